@@ -1,0 +1,352 @@
+"""BERT as a pure function: one scanned encoder, an optional pooler, an MLM head on gathered positions.
+
+Devlin et al. 2019 (arXiv 1810.04805). Parameters are a nested plain dict; those of the layers are stacked on a leading
+axis, kernels are (in, out), and `AXES` names every parameter's axes. Computation runs in `BertConfig.dtype`; parameters,
+normalisations, softmaxes and logits are float32.
+
+Dropout draws are hashes of a seed for each row, the site and the element. A row keeps its draws whatever the
+micro-batch, the device or the process that computes it, and the backward pass draws them again instead of storing them.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdistill.errors import UserError
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """The shape of one BERT.
+
+    Attributes:
+      vocab: rows of the word-embedding table.
+      hidden: width of the hidden states; `heads` must divide it.
+      layers: encoder layers.
+      heads: attention heads.
+      ffn: width of the feed-forward layer.
+      positions: rows of the position table, the longest input.
+      types: rows of the token-type table; 0 leaves it out.
+      mlm: has a masked-LM head (transform, bias; the decoder is the word table).
+      pooler: has a pooler over [CLS].
+      nsp: has a next-sentence head (needs the pooler).
+      dropout: rate on embeddings and sub-layer outputs.
+      attention_dropout: rate on attention probabilities.
+      eps: added to the variance in every LayerNorm.
+      attention: `plain`, or `fused` (`jax.nn.dot_product_attention`; no attention dropout, no scores).
+      dtype: type of the computation, `float32` or `bfloat16`.
+
+    Raises:
+      UserError: the numbers do not describe a BERT.
+    """
+
+    vocab: int
+    hidden: int
+    layers: int
+    heads: int
+    ffn: int
+    positions: int = 512
+    types: int = 2
+    mlm: bool = True
+    pooler: bool = False
+    nsp: bool = False
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    eps: float = 1e-12
+    attention: str = "plain"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        for name in ("vocab", "hidden", "layers", "heads", "ffn", "positions"):
+            if getattr(self, name) < 1:
+                raise UserError(f"a BERT with {name}={getattr(self, name)}: it must be at least 1")
+        if self.hidden % self.heads:
+            raise UserError(f"{self.heads} attention heads do not divide the width {self.hidden}: choose a divisor")
+        if self.types < 0:
+            raise UserError(f"a BERT with types={self.types}: it must be 0 (no token types) or more")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} is not a rate: it must be at least 0 and below 1")
+        if self.attention not in ("plain", "fused"):
+            raise UserError(f"attention={self.attention!r}: choose plain or fused")
+        if self.attention == "fused" and self.attention_dropout:
+            raise UserError("fused attention has no dropout: set attention_dropout to 0, or attention to plain")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise UserError(f"dtype={self.dtype!r}: choose float32 or bfloat16")
+        if self.nsp and not self.pooler:
+            raise UserError("a next-sentence head reads the pooler: set pooler=True too")
+
+
+class Outputs(NamedTuple):
+    """What a BERT computed; what was not asked for is None.
+
+    Attributes:
+      last: hidden states of the last layer, [batch, length, hidden].
+      embeddings: output of the embedding layer, [batch, length, hidden].
+      hidden: hidden states of every layer, [layers, batch, length, hidden].
+      scores: attention scores QKᵀ/√d before mask and softmax, [layers, batch, heads, length, length], float32.
+      pooled: tanh of the pooler, [batch, hidden].
+      predictions: the MLM transform at the positions asked for, [batch, predictions, hidden].
+    """
+
+    last: Array
+    embeddings: Array
+    hidden: Array | None = None
+    scores: Array | None = None
+    pooled: Array | None = None
+    predictions: Array | None = None
+
+
+AXES = (
+    (r"embeddings/word", ("vocab", "hidden")),
+    (r"embeddings/position", ("positions", "hidden")),
+    (r"embeddings/type", ("types", "hidden")),
+    (r"layers/(query|key|value|attention_out)/kernel", ("layers", "hidden", "hidden")),
+    (r"layers/ffn_in/kernel", ("layers", "hidden", "ffn")),
+    (r"layers/ffn_in/bias", ("layers", "ffn")),
+    (r"layers/ffn_out/kernel", ("layers", "ffn", "hidden")),
+    (r"layers/.*/(bias|scale)", ("layers", "hidden")),
+    (r"(mlm/transform|pooler)/kernel", ("hidden", "hidden")),
+    (r"nsp/kernel", ("hidden", "sentence")),
+    (r"nsp/bias", ("sentence",)),
+    (r"mlm/bias", ("vocab",)),
+    (r".*/(bias|scale)", ("hidden",)),
+)
+"""Logical axes of every parameter, by name: the first match holds."""
+
+
+def mix(x: Array) -> Array:
+    """A bijective hash of uint32 words (the constants of lowbias32, bias 0.17)."""
+    x = x ^ (x >> 16)
+    x = x * jnp.uint32(0x7FEB352D)
+    x = x ^ (x >> 15)
+    x = x * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
+
+
+def _drop(x: Array, seeds: Array, rate: float) -> Array:
+    inner = x.shape[1:]
+    counter = jax.lax.iota(jnp.uint32, math.prod(inner)).reshape(inner)
+    rows = seeds.reshape((-1,) + (1,) * len(inner))
+    draws = mix(rows + counter[None] * jnp.uint32(0x9E3779B9))
+    keep = draws >= jnp.uint32(round(rate * 2**32))
+    return jnp.where(keep, x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _dropout(x, seeds, rate):
+    return _drop(x, seeds, rate)
+
+
+_dropout.defvjp(
+    lambda x, seeds, rate: (_drop(x, seeds, rate), seeds),
+    lambda rate, seeds, gradient: (_drop(gradient, seeds, rate), None),
+)
+
+
+def dropout(x: Array, seeds: Array | None, site: Array | int, rate: float) -> Array:
+    """Inverted dropout whose draws are a function of (row seed, site, element) alone.
+
+    Args:
+      x: [batch, ...].
+      seeds: uint32 [batch], or None for no dropout.
+      site: which of the model's dropouts this is.
+      rate: the share set to zero.
+    """
+    if seeds is None or not rate:
+        return x
+    return _dropout(x, mix(seeds ^ mix(jnp.asarray(site, jnp.uint32) + jnp.uint32(0x5BD1E995))), rate)
+
+
+def gelu(x: Array) -> Array:
+    """The exact GELU, x·Φ(x), computed in float32."""
+    wide = x.astype(jnp.float32)
+    return (0.5 * wide * (1 + jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
+
+
+def attention_scores(query: Array, key: Array) -> Array:
+    """QKᵀ/√d for query and key [batch, length, heads, size]: float32 [batch, heads, length, length]."""
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    return scores / math.sqrt(query.shape[-1])
+
+
+def logits(predictions: Array, table: Array, bias: Array) -> Array:
+    """Scores of every row of a word table: predictions [..., hidden], table [vocab, hidden] → float32 [..., vocab]."""
+    table = table.astype(predictions.dtype)
+    return jnp.einsum("...h,vh->...v", predictions, table, preferred_element_type=jnp.float32) + bias
+
+
+def row_seeds(seed: Array | int, step: Array | int, rows: Array, stream: int) -> Array:
+    """Seeds of dropout, uint32 [batch], for global row numbers [batch] at a step; a stream is one model."""
+    x = mix(jnp.asarray(seed, jnp.uint32) + jnp.uint32(0x9E3779B9) * jnp.uint32(stream + 1))
+    x = mix(x ^ jnp.asarray(step, jnp.uint32))
+    return mix(x + mix(rows.astype(jnp.uint32)))
+
+
+class _Layer(nn.Module):
+    config: BertConfig
+    want_hidden: bool
+    want_scores: bool
+
+    @nn.compact
+    def __call__(self, hidden, index, mask, seeds):
+        config = self.config
+        dtype = jnp.dtype(config.dtype)
+        dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=_initializer)
+        batch, length, _ = hidden.shape
+        split = (batch, length, config.heads, config.hidden // config.heads)
+        query = dense(config.hidden, name="query")(hidden).reshape(split)
+        key = dense(config.hidden, name="key")(hidden).reshape(split)
+        value = dense(config.hidden, name="value")(hidden).reshape(split)
+        scores = None
+        if config.attention == "fused":
+            context = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None, None, :])
+        else:
+            scores = attention_scores(query, key)
+            bias = jnp.where(mask, 0.0, jnp.finfo(jnp.float32).min)[:, None, None, :]
+            probabilities = nn.softmax(scores + bias, axis=-1).astype(dtype)
+            probabilities = dropout(probabilities, seeds, 3 * index + 1, config.attention_dropout)
+            context = jnp.einsum("bhqk,bkhd->bqhd", probabilities, value)
+        attended = dense(config.hidden, name="attention_out")(context.reshape(hidden.shape))
+        attended = dropout(attended, seeds, 3 * index + 2, config.dropout)
+        hidden = _norm(config, "attention_norm")(hidden + attended).astype(dtype)
+        inner = gelu(dense(config.ffn, name="ffn_in")(hidden))
+        outer = dropout(dense(config.hidden, name="ffn_out")(inner), seeds, 3 * index + 3, config.dropout)
+        hidden = _norm(config, "ffn_norm")(hidden + outer).astype(dtype)
+        return hidden, (hidden if self.want_hidden else None, scores if self.want_scores else None)
+
+
+_initializer = nn.initializers.truncated_normal(0.02)
+
+
+def _norm(config, name):
+    return nn.LayerNorm(epsilon=config.eps, dtype=jnp.float32, use_fast_variance=False, name=name)
+
+
+class _Embeddings(nn.Module):
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, ids, types, words, seeds):
+        config = self.config
+        table = self.param("word", _initializer, (config.vocab, config.hidden))
+        position = self.param("position", _initializer, (config.positions, config.hidden))
+        summed = table[ids] if words is None else words
+        summed = summed + position[: ids.shape[1]]
+        if config.types:
+            kinds = self.param("type", _initializer, (config.types, config.hidden))
+            summed = summed + (kinds[0] if types is None else kinds[types])
+        normed = _norm(config, "norm")(summed).astype(config.dtype)
+        return dropout(normed, seeds, 0, config.dropout)
+
+
+class _MaskedLM(nn.Module):
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, hidden):
+        config = self.config
+        dtype = jnp.dtype(config.dtype)
+        self.param("bias", nn.initializers.zeros, (config.vocab,))
+        hidden = nn.Dense(config.hidden, dtype=dtype, kernel_init=_initializer, name="transform")(hidden)
+        return _norm(config, "norm")(gelu(hidden)).astype(dtype)
+
+
+class Bert(nn.Module):
+    """One BERT of the shape that `config` says; `unroll` layers are laid out at a time by the scan over layers."""
+
+    config: BertConfig
+    unroll: int = 1
+
+    @nn.compact
+    def __call__(
+        self,
+        ids: Array,
+        mask: Array,
+        *,
+        types: Array | None = None,
+        words: Array | None = None,
+        positions: Array | None = None,
+        dropout_seeds: Array | None = None,
+        want: frozenset[str] = frozenset(),
+    ) -> Outputs:
+        """Computes hidden states and what was asked for.
+
+        Args:
+          ids: word pieces, int32 [batch, length]; length at most `config.positions`.
+          mask: True where a piece is real, bool [batch, length].
+          types: token types, int32 [batch, length]; all 0 when None.
+          words: vectors that take the place of the rows of the word table, [batch, length, hidden].
+          positions: where to run the MLM transform, int32 [batch, predictions]; needs `config.mlm`.
+          dropout_seeds: `row_seeds`, uint32 [batch]; None runs without dropout.
+          want: of `hidden` and `scores`, what the outputs hold.
+
+        Raises:
+          UserError: the input is longer than the position table, or scores are wanted from fused attention.
+        """
+        config = self.config
+        if ids.shape[1] > config.positions:
+            raise UserError(f"an input of length {ids.shape[1]}, but the model has {config.positions} positions")
+        if config.attention == "fused" and "scores" in want:
+            raise UserError("a term asks for attention scores, which fused attention never forms: use attention=plain")
+        embedded = _Embeddings(config, name="embeddings")(ids, types, words, dropout_seeds)
+        layers = nn.scan(
+            _Layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast, nn.broadcast),
+            length=config.layers,
+            unroll=self.unroll,
+        )(config, "hidden" in want, "scores" in want, name="layers")
+        last, (hidden, scores) = layers(embedded, jnp.arange(config.layers, dtype=jnp.uint32), mask, dropout_seeds)
+        pooled = predictions = None
+        if config.pooler:
+            dense = functools.partial(nn.Dense, dtype=jnp.dtype(config.dtype), kernel_init=_initializer)
+            pooled = jnp.tanh(dense(config.hidden, name="pooler")(last[:, 0]))
+            if config.nsp and self.is_initializing():
+                dense(2, name="nsp")(pooled)
+        if config.mlm and (positions is not None or self.is_initializing()):
+            places = jnp.zeros((ids.shape[0], 1), jnp.int32) if positions is None else positions
+            gathered = jnp.take_along_axis(last, places[:, :, None], axis=1)
+            predictions = _MaskedLM(config, name="mlm")(gathered)
+        return Outputs(last, embedded, hidden, scores, pooled, predictions)
+
+
+def init(config: BertConfig, key: Array) -> dict:
+    """Random parameters: truncated normal 0.02 for tables and kernels, zeros and ones for biases and scales."""
+    ids = jnp.zeros((1, 1), jnp.int32)
+    return Bert(config).init(key, ids, ids == 0)["params"]
+
+
+def shapes(config: BertConfig) -> dict:
+    """The parameters' shapes and types as a tree of `jax.ShapeDtypeStruct`; nothing is computed."""
+    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+
+
+def parameter_count(config: BertConfig) -> int:
+    """How many numbers the parameters hold."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(config)))
+
+
+def flops(config: BertConfig, length: int, predictions: int, vocab: int | None = None) -> int:
+    """Floating-point operations of the matrix products in one row's forward pass (a multiply-add is two).
+
+    A training step takes three times as many; element-wise work and embedding look-ups are left out.
+
+    Args:
+      config: the model.
+      length: positions in the row.
+      predictions: positions at which the MLM head runs.
+      vocab: classes scored at each of them; the model's own vocabulary when None.
+    """
+    d, f = config.hidden, config.ffn
+    layer = length * (8 * d * d + 4 * d * f) + 4 * length * length * d
+    head = predictions * (2 * d * d + 2 * d * (config.vocab if vocab is None else vocab)) if config.mlm else 0
+    return config.layers * layer + head + (2 * d * d if config.pooler else 0)

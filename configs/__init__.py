@@ -1,0 +1,1 @@
+"""Methods: one function each, whose arguments are the knobs of the command line."""

@@ -1,8 +1,8 @@
 """BERT as a pure function: one scanned encoder, an optional pooler, an MLM head on gathered positions.
 
-Devlin et al. 2019 (arXiv 1810.04805). Parameters are a nested plain dict; those of the layers are stacked on a leading
-axis, kernels are (in, out), and `AXES` names every parameter's axes. Computation runs in `BertConfig.dtype`; parameters,
-normalisations, softmaxes and logits are float32.
+Devlin et al. 2019 (arXiv 1810.04805). Parameters are a nested plain dict; those of the layers are stacked on a
+leading axis, kernels are (in, out), and `AXES` names every parameter's axes. Computation runs in `BertConfig.dtype`;
+parameters, normalisations, softmaxes and logits are float32.
 
 Dropout draws are hashes of a seed for each row, the site and the element. A row keeps its draws whatever the
 micro-batch, the device or the process that computes it, and the backward pass draws them again instead of storing them.
@@ -180,7 +180,8 @@ def attention_scores(query: Array, key: Array) -> Array:
 def logits(predictions: Array, table: Array, bias: Array) -> Array:
     """Scores of every row of a word table: predictions [..., hidden], table [vocab, hidden] → float32 [..., vocab]."""
     table = table.astype(predictions.dtype)
-    return jnp.einsum("...h,vh->...v", predictions, table, preferred_element_type=jnp.float32) + bias
+    scores = jnp.einsum("...h,vh->...v", predictions, table, preferred_element_type=jnp.float32)
+    return scores + jnp.expand_dims(bias, range(scores.ndim - 1))
 
 
 def row_seeds(seed: Array | int, step: Array | int, rows: Array, stream: int) -> Array:
@@ -239,10 +240,10 @@ class _Embeddings(nn.Module):
         table = self.param("word", _initializer, (config.vocab, config.hidden))
         position = self.param("position", _initializer, (config.positions, config.hidden))
         summed = table[ids] if words is None else words
-        summed = summed + position[: ids.shape[1]]
+        summed = summed + position[None, : ids.shape[1]]
         if config.types:
             kinds = self.param("type", _initializer, (config.types, config.hidden))
-            summed = summed + (kinds[0] if types is None else kinds[types])
+            summed = summed + (kinds[None, :1] if types is None else kinds[types])
         normed = _norm(config, "norm")(summed).astype(config.dtype)
         return dropout(normed, seeds, 0, config.dropout)
 

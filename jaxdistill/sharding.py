@@ -1,0 +1,64 @@
+"""The mesh and where each array lies on it: batches over all devices, parameters over the fsdp axis if there is one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxdistill import bert, tree
+from jaxdistill.errors import UserError
+
+ORDER = ("vocab", "ffn", "hidden", "positions")
+"""Logical axes in the order in which they are tried for sharding; the layer axis never is."""
+
+
+def make_mesh(fsdp: int = 1, devices: int = 0) -> jax.sharding.Mesh:
+    """A mesh with axes (data, fsdp) over the given number of devices, all of them when 0.
+
+    Raises:
+      UserError: there are not that many devices, or fsdp does not divide their number.
+    """
+    count = devices or jax.device_count()
+    if count > jax.device_count():
+        raise UserError(f"devices={count}, but this machine has {jax.device_count()}")
+    if fsdp < 1 or count % fsdp:
+        raise UserError(f"fsdp={fsdp} does not divide the {count} devices: choose a divisor")
+    shape = (count // fsdp, fsdp)
+    return jax.make_mesh(shape, ("data", "fsdp"), devices=jax.devices()[:count], axis_types=(AxisType.Auto,) * 2)
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Rows over every device."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def _spec(name: str, shape: tuple[int, ...], size: int) -> PartitionSpec:
+    role, _, rest = name.partition("/")
+    if size == 1 or role == "bridge":
+        return PartitionSpec()
+    axes = tree.first_match(bert.AXES, rest)
+    for wanted in ORDER:
+        for index, axis in enumerate(axes):
+            if axis == wanted and shape[index] % size == 0:
+                return PartitionSpec(*(("fsdp" if i == index else None) for i in range(len(axes))))
+    return PartitionSpec()
+
+
+def parameter_shardings(params: Mapping[str, Any], mesh: jax.sharding.Mesh) -> dict:
+    """Shardings of trees of arrays or shapes by role: the first axis of `ORDER` that the fsdp size divides, or none."""
+    size = mesh.shape["fsdp"]
+    return tree.map_names(lambda name, leaf: NamedSharding(mesh, _spec(name, leaf.shape, size)), params)
+
+
+def optimizer_shardings(transform: optax.GradientTransformation, state: Any, shardings: Any, mesh) -> Any:
+    """Shardings of an optax state: moments lie where their parameters do, counters everywhere."""
+    return optax.tree.map_params(
+        transform, lambda _, sharding: sharding, state, shardings, transform_non_params=lambda _: replicated(mesh)
+    )

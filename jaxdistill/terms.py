@@ -1,0 +1,193 @@
+"""Loss terms that a config can name.
+
+A term on a batch is a frozen dataclass with a `weight`, `check` (can these models be used?), `init` (its helper
+parameters, kept in `params["bridge"][name]`), `want` (which states it reads), `count` (its denominator, known before
+the forward pass) and a call that returns a float32 *sum* and further sums over the same count. The step divides by the
+count of the whole global batch, so accumulation, padding and sharding change nothing but rounding. A term on parameters
+alone has `parameters` instead of a count and a call, and is added once per step.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxdistill import bert, losses, tree
+from jaxdistill.errors import UserError
+from jaxdistill.mixed import Mixed
+
+Array = jax.Array
+Models = Mapping[str, bert.BertConfig]
+Sums = tuple[Array, dict[str, Array]]
+
+
+def uniform_map(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
+    """Teacher layers (from 0) that the student's layers follow, evenly spread: g(m) = m·N/M (TinyBERT, section 3).
+
+    Raises:
+      UserError: M does not divide N.
+    """
+    if teacher_layers % student_layers:
+        raise UserError(
+            f"{teacher_layers} teacher layers cannot be spread evenly over {student_layers} student layers: "
+            f"choose a student depth that divides {teacher_layers}"
+        )
+    step = teacher_layers // student_layers
+    return tuple(step * (layer + 1) - 1 for layer in range(student_layers))
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLM:
+    """Cross-entropy of the masked positions of one model's view, in nats; mean over the global batch.
+
+    With `mixed`, each position is scored only against the vocabulary its word was cut with (1909.11687: two softmaxes).
+    """
+
+    model: str
+    weight: float = 1.0
+    mixed: Mixed | None = None
+
+    def check(self, models: Models) -> None:
+        """Raises UserError when the model is missing or has no MLM head."""
+        if self.model not in models:
+            raise UserError(f"a masked-LM term names the model {self.model!r}; the models are {sorted(models)}")
+        if not models[self.model].mlm:
+            raise UserError(f"a masked-LM term needs an MLM head, which {self.model!r} does not have: set mlm=True")
+
+    def init(self, key: Array, params: Mapping[str, Any]) -> dict:
+        """No helper parameters: the map of a mixed view belongs to `Mixed`."""
+        return {}
+
+    def want(self) -> dict[str, frozenset[str]]:
+        """Which of `hidden` and `scores` it reads, by model."""
+        return {self.model: frozenset()}
+
+    def count(self, batch: Mapping[str, Any]) -> Array:
+        """Masked positions in the batch."""
+        return jnp.sum(batch[self.model]["targets"] >= 0)
+
+    def __call__(
+        self, params: Mapping[str, Any], outputs: Mapping[str, bert.Outputs], batch: Mapping[str, Any]
+    ) -> Sums:
+        """The summed cross-entropy, and how many positions were right (`accuracy`)."""
+        view, own = batch[self.model], params[self.model]
+        predictions, targets = outputs[self.model].predictions, view["targets"]
+        scores = bert.logits(predictions, own["embeddings"]["word"], own["mlm"]["bias"])
+        if self.mixed is None:
+            nats, right = losses.cross_entropy(scores, targets)
+        else:
+            other = view["target_source"] == 1
+            bias = params["bridge"]["mixed"]["output_bias"]
+            other_scores = bert.logits(predictions, self.mixed.table(params), bias)
+            own_nats, own_right = losses.cross_entropy(scores, jnp.where(other, -1, targets))
+            other_nats, other_right = losses.cross_entropy(other_scores, jnp.where(other, targets, -1))
+            nats, right = own_nats + other_nats, own_right + other_right
+        return jnp.sum(nats), {"accuracy": jnp.sum(right)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """Shared projections between the parameters of teacher and student (1909.11687, section 3.2).
+
+    down: Σ ‖U θ_t V − θ_s‖²; up: Σ ‖θ_t − V θ_s U‖², over the kernels of the encoder layers and of the MLM transform,
+    layer by layer. One pair of matrices per *shape class*, a pair of logical axes such as hidden→ffn, shared by all
+    variables of the class. Text and formula of the paper differ in the number of elements; here it is the mean of
+    squares of each variable, summed over variables. No gradient is stopped.
+
+    Attributes:
+      direction: `down` or `up`.
+      weight: multiplies the sum.
+      vectors: include biases and LayerNorm parameters (one matrix per width).
+      embeddings: include position and token-type tables (one matrix, on the width).
+    """
+
+    direction: Literal["down", "up"]
+    weight: float = 1.0
+    vectors: bool = False
+    embeddings: bool = False
+    teacher: str = "teacher"
+    student: str = "student"
+
+    def check(self, models: Models) -> None:
+        """Raises UserError when a model is missing, or the student's depth does not divide the teacher's."""
+        if self.direction not in ("down", "up"):
+            raise UserError(f"projection direction {self.direction!r}: choose down or up")
+        for role in (self.teacher, self.student):
+            if role not in models:
+                raise UserError(f"a projection names the model {role!r}; the models are {sorted(models)}")
+        uniform_map(models[self.teacher].layers, models[self.student].layers)
+
+    def _pairs(self, params: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], Array, Array]]:
+        """(name, shape class, source stack, target stack) of every variable; the source is the one projected."""
+        teacher, student = tree.flatten(params[self.teacher]), tree.flatten(params[self.student])
+        layers = student["layers/query/kernel"].shape[0]
+        chosen = jnp.asarray(uniform_map(teacher["layers/query/kernel"].shape[0], layers))
+        pairs = []
+        for name in student:
+            axes = tree.first_match(bert.AXES, name)
+            stacked = axes[0] == "layers"
+            axes = axes[1:] if stacked else axes
+            kind = "kernel" if len(axes) == 2 else "vector"
+            if name.startswith("embeddings/") and kind == "kernel":
+                wanted = self.embeddings and name in teacher and name != "embeddings/word"
+            else:
+                inside = stacked or (name.startswith(("mlm/", "embeddings/")) and name != "mlm/bias")
+                wanted = inside and (kind == "kernel" or self.vectors)
+            if not wanted:
+                continue
+            big, small = teacher[name], student[name]
+            if stacked:
+                big = big[chosen]
+            else:
+                rows = (
+                    min(big.shape[0], small.shape[0]) if name.startswith("embeddings/") and kind == "kernel" else None
+                )
+                big, small = big[None, :rows], small[None, :rows]
+            axes = axes if kind == "kernel" and not name.startswith("embeddings/") else axes[-1:]
+            pairs.append((name, axes, big, small) if self.direction == "down" else (name, axes, small, big))
+        return pairs
+
+    def init(self, key: Array, params: Mapping[str, Any]) -> dict:
+        """Xavier-uniform matrices of every shape class: `left` [target in, source in], `right` [source out, target out]."""
+        xavier = jax.nn.initializers.glorot_uniform()
+        bridge: dict[str, dict[str, Array]] = {}
+        for _, axes, source, target in self._pairs(params):
+            name = "_".join(axes)
+            if name in bridge:
+                continue
+            left_key, right_key = jax.random.split(jax.random.fold_in(key, len(bridge)))
+            bridge[name] = {"right": xavier(right_key, (source.shape[-1], target.shape[-1]))}
+            if len(axes) == 2:
+                bridge[name]["left"] = xavier(left_key, (target.shape[1], source.shape[1]))
+        return bridge
+
+    def parameters(self, params: Mapping[str, Any], bridge: Mapping[str, Any]) -> Sums:
+        """The sum over variables of the mean squared residual, and what tells a fit from a collapse.
+
+        Returns:
+          The sum; per shape class, `explained` 1 − ‖residual‖²/‖target‖² and `size` ‖projected‖/‖target‖ (`down` has a
+          zero of its loss for every U and V, even 0: the size then goes to 1 while the student's kernels shrink).
+        """
+        total = jnp.zeros(())
+        squares: dict[str, list[Array]] = {}
+        for _, axes, source, target in self._pairs(params):
+            name = "_".join(axes)
+            matrices = bridge[name]
+            if len(axes) == 2:
+                projected = losses.project(matrices["left"], source, matrices["right"])
+            else:
+                projected = jnp.matmul(source, matrices["right"], precision="highest")
+            residual = projected - target
+            total = total + jnp.sum(losses.mean_squares(residual))
+            parts = [jnp.sum(jnp.square(x)) for x in (residual, projected, target)]
+            squares[name] = [a + b for a, b in zip(squares.get(name, [jnp.zeros(())] * 3), parts, strict=True)]
+        metrics = {}
+        for name, (residual, projected, target) in squares.items():
+            metrics[f"explained/{name}"] = 1 - residual / target
+            metrics[f"size/{name}"] = jnp.sqrt(projected / target)
+        return total, metrics
+
+
+Term = MaskedLM | Projection

@@ -1,0 +1,141 @@
+"""Batches: a pure function of seed, step and process, from windows of words to what every model reads."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import grain
+import numpy as np
+
+from jaxdistill.data.draws import draw, key
+from jaxdistill.data.masking import Masking, apply, choose_pieces, choose_words, slots_of_words
+from jaxdistill.data.views import Cutter, Layout, Lines, View, choose_cuts, lay_out, make_cutter, read_lines
+from jaxdistill.data.vocab import Table, Vocabulary
+from jaxdistill.data.windows import Windows, fit_tables, longest, writable
+from jaxdistill.errors import UserError
+
+Batch = dict[str, dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """The batches of a run: `batches(step, process, processes)`.
+
+    Every window is read once an epoch, in an order that changes with the epoch; a batch may span two epochs.
+
+    Attributes:
+      words: the corpus's word ids, [n].
+      windows: windows over them.
+      vocabularies: the vocabularies in play, by name: those the windows were made with.
+      tables: their tables over the corpus's lexicon.
+      views: what each model reads, by role.
+      batch: rows of the global batch.
+      masking: what is masked.
+      seed: of the order and of every draw.
+    """
+
+    words: np.ndarray
+    windows: Windows
+    vocabularies: Mapping[str, Vocabulary]
+    tables: Mapping[str, Table]
+    views: Mapping[str, View]
+    batch: int
+    masking: Masking = field(default_factory=Masking)
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.batch < 1:
+            raise UserError(f"batch {self.batch}: give at least one row")
+        if not len(self.windows):
+            raise UserError("there is no window to make batches of: the corpus is empty")
+        if set(self.tables) != set(self.windows.pieces):
+            raise UserError(
+                f"the windows were made for vocabularies {sorted(self.windows.pieces)}, the batches ask for "
+                f"{sorted(self.tables)}: make both with the same ones"
+            )
+        self.masking.check(self.windows.length)
+        self._order[0]  # Grain's first look-up sets it up, and is not safe in several threads.
+        for view in self.views.values():
+            self._cutter(view)
+
+    def __call__(self, step: int, process: int = 0, processes: int = 1) -> Batch:
+        """One process's share of a step's batch: its rows are `[process * batch / processes, ...)` of the whole.
+
+        Args:
+          step: from 0.
+          process: which share.
+          processes: how many equal shares there are.
+
+        Returns:
+          For each role `ids`, `mask` [rows, length] and `positions`, `targets` [rows, predictions]; for a mixed view
+          also `source` and `target_source` (0: an id of the view's own vocabulary, 1: of the other one).
+        """
+        rows = self.rows(process, processes)
+        chosen = self.order(step * self.batch + rows)
+        lines = read_lines(self.words, self.windows.start[chosen], self.windows.stop[chosen])
+        words = self._whole_words(lines, step, rows) if self.masking.whole_words else None
+        return {role: self._view(role, view, lines, words, step, rows) for role, view in self.views.items()}
+
+    def rows(self, process: int, processes: int) -> np.ndarray:
+        """The global rows of a process, int64 [batch / processes]."""
+        if processes < 1 or not 0 <= process < processes:
+            raise UserError(f"process {process} of {processes}: count from 0")
+        if self.batch % processes:
+            raise UserError(f"a batch of {self.batch} rows does not divide over {processes} processes")
+        share = self.batch // processes
+        return np.arange(process * share, (process + 1) * share)
+
+    def order(self, places: np.ndarray) -> np.ndarray:
+        """The windows at places of the endless stream of shuffled epochs, int64 of the same shape."""
+        return np.array([self._order[place] for place in places.tolist()], np.int64)
+
+    @functools.cached_property
+    def _order(self) -> grain.MapDataset:
+        # Grain seeds epoch e with seed + e: hashing ours first keeps seed 1's second epoch from being seed 2's first.
+        seed = key(self.seed, "order") >> 32
+        return grain.MapDataset.range(len(self.windows)).shuffle(seed=seed).repeat()
+
+    @functools.cached_property
+    def _tables(self) -> dict[str, Table]:
+        return fit_tables(self.vocabularies, self.tables, self.windows.length)
+
+    @functools.cached_property
+    def _cutters(self) -> dict[View, Cutter]:
+        return {}
+
+    def _cutter(self, view: View) -> Cutter:
+        if view not in self._cutters:
+            self._cutters[view] = make_cutter(view, self.vocabularies, self._tables)
+        return self._cutters[view]
+
+    @functools.cached_property
+    def _cost(self) -> np.ndarray:
+        return longest(self._tables)
+
+    @functools.cached_property
+    def _writable(self) -> np.ndarray:
+        """Words that every vocabulary cuts into pieces, none of them `[UNK]`, bool [words]."""
+        return np.all([writable(self._tables[name], v.unk) for name, v in self.vocabularies.items()], axis=0)
+
+    def _keys(self, step: int, rows: np.ndarray, *purpose: str) -> np.ndarray:
+        return draw(key(self.seed, *purpose, step), rows)
+
+    def _whole_words(self, lines: Lines, step: int, rows: np.ndarray) -> np.ndarray:
+        # By the longest cut and by every vocabulary, so that the choice depends on neither the views nor the mixture.
+        cost, allowed = self._cost[lines.words], self._writable[lines.words]
+        keys = self._keys(step, rows, "words")
+        return choose_words(lines, cost, allowed, self.masking.rate, self.masking.predictions, keys)
+
+    def _view(
+        self, role: str, view: View, lines: Lines, words: np.ndarray | None, step: int, rows: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        cutter = self._cutter(view)
+        cuts = choose_cuts(cutter, lines, view.mixing(step), self._keys(step, rows, "mix", role))
+        layout: Layout = lay_out(cutter.own, cutter.table, cuts, lines, self.windows.length)
+        if words is None:
+            slots = choose_pieces(cutter, layout, self.masking, self._keys(step, rows, "pieces", role))
+            actions = self._keys(step, rows, "action", role)
+        else:
+            slots, _ = slots_of_words(layout, lines, words, self.masking.predictions)
+            actions = self._keys(step, rows, "action")
+        return apply(cutter, layout, slots, self.masking, actions, self._keys(step, rows, "random", role))

@@ -1,0 +1,68 @@
+"""Batches on their way to the devices: computed ahead in threads, then made global arrays."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+
+class Prefetch(Iterator):
+    """Iterates over `batches(step)` for the steps in [start, stop), each computed ahead of its use.
+
+    An exception in `batches` is raised where its batch would have come. `close`, or the end of a `with` block, stops
+    the threads.
+
+    Attributes:
+      waited: seconds that the consumer has spent waiting for batches so far.
+    """
+
+    def __init__(self, batches: Callable[[int], Any], start: int, stop: int, *, threads: int = 1, ahead: int = 4):
+        """Starts computing.
+
+        Args:
+          batches: a pure function of the step.
+          start: the first step.
+          stop: the step after the last.
+          threads: how many batches are computed at the same time.
+          ahead: how many batches are kept ready; 0 computes each when it is asked for.
+        """
+        self.waited = 0.0
+        options = grain.ReadOptions(num_threads=threads if ahead else 0, prefetch_buffer_size=ahead)
+        steps = grain.MapDataset.range(start, max(start, stop))
+        self._batches = iter(steps.map(batches).to_iter_dataset(options))
+        if hasattr(self._batches, "start_prefetch"):
+            self._batches.start_prefetch()
+
+    def __next__(self) -> Any:
+        began = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self.waited += time.perf_counter() - began
+
+    def close(self) -> None:
+        """Stops computing ahead."""
+        if hasattr(self._batches, "close"):
+            self._batches.close()
+
+    def __enter__(self) -> "Prefetch":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def to_global(batch: Any, sharding: jax.sharding.NamedSharding) -> Any:
+    """Makes global arrays of every process's own rows.
+
+    Args:
+      batch: a tree of numpy arrays whose first axis is this process's share of the batch.
+      sharding: of the first axis over the mesh; the processes hold the rows in their order.
+
+    Returns:
+      The same tree of global jax arrays [processes * rows, ...].
+    """
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch)

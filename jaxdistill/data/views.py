@@ -1,0 +1,175 @@
+"""Views: what one model reads of a batch's words, each word cut with the view's vocabulary or with another."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxdistill.data.draws import draw, uniform
+from jaxdistill.data.vocab import Table, Vocabulary
+from jaxdistill.data.windows import SPECIALS, expand
+from jaxdistill.errors import UserError
+
+
+@dataclass(frozen=True)
+class View:
+    """How one model reads the words.
+
+    Attributes:
+      vocabulary: the name of its own vocabulary, which also gives [CLS], [SEP], [PAD] and [MASK].
+      mixed_with: the name of another vocabulary that some words are cut with; none by default.
+      probability: a word is cut with the other one with this probability, drawn per word and per step.
+      ramp: the probability rises from 0 linearly over this many steps; 0 has it constant.
+    """
+
+    vocabulary: str
+    mixed_with: str | None = None
+    probability: float = 0.5
+    ramp: int = 0
+
+    def __post_init__(self):
+        if not 0.0 <= self.probability <= 1.0:
+            raise UserError(f"mixing probability {self.probability} is not between 0 and 1")
+        if self.ramp < 0:
+            raise UserError(f"mixing ramp {self.ramp} is negative: give a number of steps, 0 for none")
+
+    def mixing(self, step: int) -> float:
+        """The probability of the other vocabulary at a step."""
+        return self.probability * min(1.0, step / self.ramp) if self.ramp else self.probability
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """The words of a batch, row after row.
+
+    Attributes:
+      words: word ids, [total].
+      row: the row of each word, int64 [total].
+      index: the place of each word in its row, int64 [total].
+      rows: the number of rows.
+    """
+
+    words: np.ndarray
+    row: np.ndarray
+    index: np.ndarray
+    rows: int
+
+
+def read_lines(words: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Lines:
+    """Gathers windows from a corpus: word ids [n], offsets int64 [rows]."""
+    counts = stop - start
+    ends = np.cumsum(counts)
+    index = np.arange(ends[-1] if len(ends) else 0)
+    offset = index + np.repeat(stop - ends, counts)
+    index -= np.repeat(ends - counts, counts)
+    return Lines(words[offset], np.repeat(np.arange(len(counts)), counts), index, len(counts))
+
+
+@dataclass(frozen=True, eq=False)
+class Cutter:
+    """The vocabularies of a view as one: the other one's ids come after the view's own.
+
+    Attributes:
+      own: the view's vocabulary.
+      other: the one that words may also be cut with.
+      table: cuts of all words by the first, then of all words by the second, in joint ids.
+    """
+
+    own: Vocabulary
+    other: Vocabulary | None
+    table: Table
+
+    @functools.cached_property
+    def unknown(self) -> tuple[int, ...]:
+        """The joint ids of `[UNK]`."""
+        return (self.own.unk,) if self.other is None else (self.own.unk, self.own.size + self.other.unk)
+
+    @functools.cached_property
+    def ordinary(self) -> tuple[np.ndarray, np.ndarray]:
+        """Joint ids that are no specials: of the one vocabulary, then of the other, and how many there are of each."""
+        parts = [(0, self.own)] + ([(self.own.size, self.other)] if self.other else [])
+        ids = [first + np.setdiff1d(np.arange(v.size, dtype=np.int32), list(v.specials)) for first, v in parts]
+        return np.concatenate(ids), np.array([len(part) for part in ids])
+
+
+def make_cutter(view: View, vocabularies: Mapping[str, Vocabulary], tables: Mapping[str, Table]) -> Cutter:
+    """Puts the tables of a view's vocabularies one after the other."""
+    for name in filter(None, (view.vocabulary, view.mixed_with)):
+        if name not in tables or name not in vocabularies:
+            raise UserError(f"a view asks for vocabulary {name!r}; there are {sorted(tables)}")
+    own, table = vocabularies[view.vocabulary], tables[view.vocabulary]
+    if view.mixed_with is None:
+        return Cutter(own, None, _narrow(table.pieces, table.offsets))
+    other, second = vocabularies[view.mixed_with], tables[view.mixed_with]
+    pieces = np.concatenate([table.pieces, second.pieces + np.int32(own.size)])
+    offsets = np.concatenate([table.offsets, second.offsets[1:] + len(table.pieces)])
+    return Cutter(own, other, _narrow(pieces, offsets))
+
+
+def _narrow(pieces: np.ndarray, offsets: np.ndarray) -> Table:
+    """32-bit offsets where they suffice: batches spend their time in look-ups."""
+    small = len(pieces) < 2**31
+    return Table(pieces=pieces, offsets=offsets.astype(np.int32) if small else offsets)
+
+
+def choose_cuts(cutter: Cutter, lines: Lines, probability: float, keys: np.ndarray) -> np.ndarray:
+    """For each word its row in the cutter's table: `word`, or `words + word` with the given probability.
+
+    Args:
+      cutter: the vocabularies of the view.
+      lines: the words.
+      probability: of the other vocabulary.
+      keys: a key per row, uint64 [rows].
+    """
+    if cutter.other is None:
+        return lines.words
+    mixed = uniform(draw(keys[lines.row], lines.index)) < probability
+    return lines.words + mixed * np.int64((len(cutter.table.offsets) - 1) // 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Rows `[CLS] pieces [SEP] [PAD]...` before anything is masked.
+
+    Attributes:
+      ids: joint ids, int32 [rows, length].
+      mask: real positions, bool [rows, length].
+      body: positions of words' pieces, bool [rows, length].
+      counts: pieces in each row, int64 [rows].
+      lengths: pieces of each word, [total words].
+    """
+
+    ids: np.ndarray
+    mask: np.ndarray
+    body: np.ndarray
+    counts: np.ndarray
+    lengths: np.ndarray
+
+
+def lay_out(own: Vocabulary, table: Table, cuts: np.ndarray, lines: Lines, length: int) -> Layout:
+    """Writes the words' pieces into rows.
+
+    Args:
+      own: the vocabulary of [CLS], [SEP] and [PAD].
+      table: cuts.
+      cuts: a row of `table` for each word of `lines`.
+      lines: the words.
+      length: positions in a row.
+
+    Raises:
+      ValueError: the pieces of some row do not fit, that is, the windows were made without one of the vocabularies.
+    """
+    pieces, lengths = expand(table, cuts)
+    counts = np.bincount(lines.row, weights=lengths, minlength=lines.rows).astype(np.int64)
+    if counts.size and counts.max() > length - SPECIALS:
+        raise ValueError(f"a window has {counts.max()} pieces, its row {length - SPECIALS}: windows of other tables?")
+    places = np.arange(length)
+    mask = places < counts[:, None] + SPECIALS
+    body = places <= counts[:, None]
+    body[:, 0] = False
+    ids = np.full((lines.rows, length), own.pad, np.int32)
+    ids[body] = pieces
+    ids[:, 0] = own.cls
+    ids[np.arange(lines.rows), counts + 1] = own.sep
+    return Layout(ids, mask, body, counts, lengths)

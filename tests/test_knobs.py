@@ -155,7 +155,7 @@ def test_installed_configs_are_found_by_name_from_any_folder(tmp_path, monkeypat
     assert knobs.load("extreme")() == "installed"
     assert knobs.load("configs/extreme.py")() == "installed"
     assert knobs.load("./configs/extreme.py")() == "installed"
-    with pytest.raises(UserError, match="no config .extrem.: did you mean extreme"):
+    with pytest.raises(UserError, match=r"no config .extrem.: did you mean extreme\?"):
         knobs.load("extrem")
     with pytest.raises(UserError, match=r"no config file elsewhere/extreme\.py; by name there are: extreme"):
         knobs.load("elsewhere/extreme.py")

@@ -323,7 +323,7 @@ class Bert(nn.Module):
 def init(config: BertConfig, key: Array) -> dict:
     """Random parameters: truncated normal 0.02 for tables and kernels, zeros and ones for biases and scales."""
     ids = jnp.zeros((1, 1), jnp.int32)
-    return Bert(config).init(key, ids, ids == 0)["params"]
+    return jax.jit(Bert(config).init)(key, ids, ids == 0)["params"]
 
 
 def shapes(config: BertConfig) -> dict:

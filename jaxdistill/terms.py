@@ -150,7 +150,7 @@ class Projection:
         return pairs
 
     def init(self, key: Array, params: Mapping[str, Any]) -> dict:
-        """Xavier-uniform matrices of every shape class: `left` [target in, source in], `right` [source out, target out]."""
+        """Xavier-uniform matrices by shape class: `left` [target in, source in], `right` [source out, target out]."""
         xavier = jax.nn.initializers.glorot_uniform()
         bridge: dict[str, dict[str, Array]] = {}
         for _, axes, source, target in self._pairs(params):

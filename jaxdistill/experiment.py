@@ -1,0 +1,140 @@
+"""An experiment: the sum of the dataclasses that name its data, models, losses and optimizers; checked when built."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+from jaxdistill.bert import BertConfig
+from jaxdistill.data.masking import Masking
+from jaxdistill.data.views import View
+from jaxdistill.errors import UserError
+from jaxdistill.initial import Start
+from jaxdistill.mixed import Mixed
+from jaxdistill.optim import Optimizer
+from jaxdistill.terms import Term
+
+BRIDGE = "bridge"
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What is read.
+
+    Attributes:
+      corpus: a folder that `prepare` made.
+      vocabularies: name → vocab.txt or model folder; windows fit under every one of them, used by a view or not, so
+        that variants of one method see the same windows.
+      views: what each model reads, by role.
+      batch: rows of the global batch.
+      length: positions in a row.
+      masking: what is masked.
+      held_out: a corpus for the held-out scores; none when empty.
+    """
+
+    corpus: str
+    vocabularies: Mapping[str, str]
+    views: Mapping[str, View]
+    batch: int
+    length: int = 128
+    masking: Masking = dataclasses.field(default_factory=Masking)
+    held_out: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How an experiment runs, not what it computes: these may change when a run is continued."""
+
+    micro_batch: Annotated[int, "rows per device at a time, the rest is accumulated; 0 chooses by device memory"] = 0
+    devices: Annotated[int, "devices to use; 0 uses all"] = 0
+    fsdp: Annotated[int, "devices over which parameters and optimizer are sharded; 1 replicates them"] = 1
+    unroll: Annotated[int, "layers laid out at a time by the scan over layers; 0 lays out all"] = 1
+    log_every: Annotated[int, "steps between lines of metrics"] = 20
+    eval_every: Annotated[int, "steps between held-out scores; 0 scores only at the end"] = 0
+    eval_rows: Annotated[int, "held-out windows that are scored while training"] = 256
+    save_every: Annotated[int, "steps between checkpoints"] = 500
+    keep: Annotated[int, "checkpoints that are kept, at least 2"] = 2
+    prefetch: Annotated[int, "batches made ahead"] = 4
+    tensorboard: Annotated[bool, "write TensorBoard events into the workdir"] = True
+    wandb: Annotated[str, "Weights & Biases project to log to; empty sends nothing anywhere"] = ""
+    profile: Annotated[int, "write a profiler trace of this many steps into the workdir"] = 0
+    deterministic: Annotated[bool, "on a GPU, use deterministic operations only (slower)"] = False
+
+    def __post_init__(self):
+        for name in ("log_every", "save_every", "fsdp", "prefetch"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: it must be at least 1")
+        for name in ("micro_batch", "devices", "unroll", "eval_every", "eval_rows", "profile"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)}: it must not be negative")
+        if self.keep < 2:
+            raise UserError(f"keep={self.keep}: at least 2 checkpoints are kept, in case one is damaged")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything a run computes.
+
+    Attributes:
+      name: of the method, for tables and model cards.
+      data: what is read.
+      models: the shape of every model, by role (`student`, `teacher`).
+      start: where each model's parameters start.
+      terms: the loss, a sum of named terms.
+      optimizers: one for each tree that trains: roles, and `bridge` when a term or `mixed` has helper parameters.
+      steps: updates.
+      mixed: which model reads a second vocabulary, if any.
+      trains: first-match rules over names such as `student/layers/query/kernel`: does the parameter train?
+      seed: of the start, the order, the masks and the dropout.
+      run: how it runs.
+
+    Raises:
+      UserError: the parts do not fit together.
+    """
+
+    name: str
+    data: Data
+    models: Mapping[str, BertConfig]
+    start: Mapping[str, Start]
+    terms: Mapping[str, Term]
+    optimizers: Mapping[str, Optimizer]
+    steps: int
+    mixed: Mixed | None = None
+    trains: tuple[tuple[str, bool], ...] = ((".*", True),)
+    seed: int = 0
+    run: Run = dataclasses.field(default_factory=Run)
+
+    def __post_init__(self):
+        if self.steps < 1 or self.data.batch < 1:
+            raise UserError(f"steps={self.steps} and batch={self.data.batch} must be at least 1")
+        if not self.terms:
+            raise UserError("an experiment needs at least one loss term")
+        if set(self.models) != set(self.start) or set(self.models) != set(self.data.views):
+            raise UserError(
+                f"models {sorted(self.models)}, starts {sorted(self.start)} and views {sorted(self.data.views)} "
+                "must name the same roles"
+            )
+        for role, view in self.data.views.items():
+            if view.vocabulary not in self.data.vocabularies:
+                raise UserError(f"the view of {role!r} names the vocabulary {view.vocabulary!r}, which is not given")
+            if self.data.length > self.models[role].positions:
+                raise UserError(
+                    f"rows of length {self.data.length}, but {role!r} has {self.models[role].positions} positions: "
+                    "shorten the rows or give it more positions"
+                )
+            if view.mixed_with and (self.mixed is None or self.mixed.reader != role):
+                raise UserError(f"the view of {role!r} is mixed, but no `mixed` says how {role!r} reads a second one")
+        if self.mixed:
+            self.mixed.check(self.models)
+        for term in self.terms.values():
+            term.check(self.models)
+            for role, wanted in getattr(term, "want", dict)().items():
+                if "scores" in wanted and self.models[role].attention == "fused":
+                    raise UserError(f"a term asks for the attention scores of {role!r}: set its attention to plain")
+
+    def trains_name(self, name: str) -> bool:
+        """Whether the parameter of this name (`student/embeddings/word`) trains."""
+        for pattern, value in self.trains:
+            if re.fullmatch(pattern, name):
+                return value
+        raise UserError(f"no rule of `trains` matches {name!r}: end the rules with ('.*', True) or ('.*', False)")

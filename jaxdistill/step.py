@@ -1,0 +1,215 @@
+"""The training step: one pure, jitted function from (state, batch) to (state, metrics)."""
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdistill import bert, optim, sharding, tree
+from jaxdistill.errors import UserError
+from jaxdistill.experiment import BRIDGE, Experiment
+
+Array = jax.Array
+State = dict[str, Any]
+Metrics = dict[str, tuple[Array, Array]]
+
+
+def _stream(name: str) -> int:
+    """A number for a role or term that does not depend on which others there are: variants of a method stay paired."""
+    return zlib.crc32(name.encode()) & 0x7FFFFFFF
+
+
+def init_params(experiment: Experiment) -> dict:
+    """Starting parameters of every model and of the bridge."""
+    key = jax.random.key(experiment.seed)
+    params: dict[str, Any] = {
+        role: experiment.start[role](config, jax.random.fold_in(key, _stream(role)))
+        for role, config in experiment.models.items()
+    }
+    makers: dict[str, Any] = dict(experiment.terms) | ({"mixed": experiment.mixed} if experiment.mixed else {})
+    helpers = {
+        name: maker.init(jax.random.fold_in(key, _stream(f"{BRIDGE}/{name}")), params) for name, maker in makers.items()
+    }
+    bridge = {name: helper for name, helper in helpers.items() if helper}
+    return params | ({BRIDGE: bridge} if bridge else {})
+
+
+def split_params(experiment: Experiment, params: Mapping[str, Any]) -> tuple[dict, dict]:
+    """The trees that train, and those that do not.
+
+    Raises:
+      UserError: a tree that trains has no optimizer.
+    """
+    trained, frozen = tree.split(params, experiment.trains_name)
+    missing = sorted(set(trained) - set(experiment.optimizers))
+    if missing:
+        raise UserError(f"{', '.join(missing)} train without an optimizer: name one, or have `trains` exclude them")
+    return trained, frozen
+
+
+def init_state(experiment: Experiment) -> State:
+    """Step 0: `{"step", "trained", "frozen", "optimizer"}`; a checkpoint holds all but `frozen`."""
+    trained, frozen = split_params(experiment, init_params(experiment))
+    transforms = optim.make(experiment.optimizers, experiment.steps)
+    optimizer = {role: transforms[role].init(params) for role, params in trained.items()}
+    return {"step": jnp.zeros((), jnp.int32), "trained": trained, "frozen": frozen, "optimizer": optimizer}
+
+
+def state_shardings(experiment: Experiment, state: State, mesh: jax.sharding.Mesh) -> State:
+    """Where each array of a state (or of its shapes) lies."""
+    transforms = optim.make(experiment.optimizers, experiment.steps)
+    trained = sharding.parameter_shardings(state["trained"], mesh)
+    return {
+        "step": sharding.replicated(mesh),
+        "trained": trained,
+        "frozen": sharding.parameter_shardings(state["frozen"], mesh),
+        "optimizer": {
+            role: sharding.optimizer_shardings(transforms[role], state["optimizer"][role], trained[role], mesh)
+            for role in trained
+        },
+    }
+
+
+def forward(
+    experiment: Experiment,
+    params: Mapping[str, Any],
+    batch: Mapping[str, Any],
+    seeds: Mapping[str, Array | None],
+) -> dict[str, bert.Outputs]:
+    """Runs every model on its view; a model without dropout seeds runs without dropout."""
+    outputs = {}
+    for role, config in experiment.models.items():
+        view = batch[role]
+        want = frozenset().union(*(getattr(term, "want", dict)().get(role, ()) for term in experiment.terms.values()))
+        mixed = experiment.mixed if "source" in view else None
+        outputs[role] = bert.Bert(config, experiment.run.unroll or config.layers).apply(
+            {"params": params[role]},
+            view["ids"],
+            view["mask"],
+            words=mixed.words(params, view) if mixed else None,
+            positions=view["positions"],
+            dropout_seeds=seeds.get(role),
+            want=want,
+        )
+    return outputs
+
+
+def batch_loss(
+    experiment: Experiment, params: Mapping[str, Any], batch: Mapping[str, Any], seeds, counts: Mapping[str, Array]
+) -> tuple[Array, dict[str, Array]]:
+    """The weighted sum of the terms on a (micro-)batch over their global counts, and the terms' sums."""
+    outputs = forward(experiment, params, batch, seeds)
+    total, sums = jnp.zeros(()), {}
+    for name in counts:
+        term = experiment.terms[name]
+        value, extra = term(params, outputs, batch)
+        total = total + term.weight * value / jnp.maximum(counts[name], 1)
+        sums |= {name: value} | {f"{name}/{key}": part for key, part in extra.items()}
+    return total, sums
+
+
+def parameter_loss(experiment: Experiment, params: Mapping[str, Any]) -> tuple[Array, dict[str, Array]]:
+    """The weighted sum of the terms on parameters alone, and their values."""
+    total, values = jnp.zeros(()), {}
+    for name, term in experiment.terms.items():
+        if hasattr(term, "parameters"):
+            value, extra = term.parameters(params, params[BRIDGE][name])
+            total = total + term.weight * value
+            values |= {name: value} | {f"{name}/{key}": part for key, part in extra.items()}
+    return total, values
+
+
+def term_counts(experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Array]:
+    """The denominators of the terms on a batch, as float32."""
+    return {
+        name: term.count(batch).astype(jnp.float32) for name, term in experiment.terms.items() if hasattr(term, "count")
+    }
+
+
+def make_train_step(
+    experiment: Experiment, mesh: jax.sharding.Mesh | None = None, micro_batch: int = 0
+) -> Callable[[State, Mapping[str, Any]], tuple[State, Metrics]]:
+    """Builds `step(state, batch) -> (state, metrics)`, jitted, with the state donated.
+
+    Args:
+      experiment: what to compute.
+      mesh: where the batch's rows lie; None for a single device.
+      micro_batch: rows of the global batch at a time, all when 0; must divide the batch. Gradients of micro-batches
+        are summed; every term was divided by its count over the whole batch, so this changes only rounding.
+
+    Returns:
+      A function whose metrics are (sum, count) pairs by name, all float32.
+    """
+    transforms = optim.make(experiment.optimizers, experiment.steps)
+    schedules = {role: optim.schedule(settings, experiment.steps) for role, settings in experiment.optimizers.items()}
+
+    def gradients(trained, frozen, batch, rows, step, counts):
+        def loss(trained):
+            seeds = {role: bert.row_seeds(experiment.seed, step, rows, _stream(role)) for role in trained}
+            return batch_loss(experiment, tree.merge(trained, frozen), batch, seeds, counts)
+
+        (total, sums), grads = jax.value_and_grad(loss, has_aux=True)(trained)
+        return grads, sums | {"loss": total}
+
+    def accumulated(trained, frozen, batch, rows, step, counts):
+        size = rows.shape[0]
+        pieces = size // (micro_batch or size)
+        if pieces == 1:
+            return gradients(trained, frozen, batch, rows, step, counts)
+
+        def cut(x):
+            # Rows r with r mod pieces = i make micro-batch i, so that each device keeps its own rows.
+            x = jnp.swapaxes(x.reshape(size // pieces, pieces, *x.shape[1:]), 0, 1)
+            if mesh is None:
+                return x
+            spec = jax.sharding.PartitionSpec(None, ("data", "fsdp"))
+            return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(mesh, spec))
+
+        def body(carry, part):
+            return jax.tree.map(jnp.add, carry, gradients(trained, frozen, *part, step, counts)), None
+
+        parts = jax.tree.map(cut, (dict(batch), rows))
+        shapes = jax.eval_shape(
+            lambda part: gradients(trained, frozen, *part, step, counts), jax.tree.map(lambda x: x[0], parts)
+        )
+        return jax.lax.scan(body, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), parts)[0]
+
+    def step(state, batch):
+        trained, frozen, number = state["trained"], state["frozen"], state["step"]
+        counts = term_counts(experiment, batch)
+        rows = jnp.arange(experiment.data.batch, dtype=jnp.uint32)
+        grads, sums = accumulated(trained, frozen, batch, rows, number, counts)
+        (_, values), extra = jax.value_and_grad(
+            lambda trained: parameter_loss(experiment, tree.merge(trained, frozen)), has_aux=True
+        )(trained)
+        grads = jax.tree.map(jnp.add, grads, extra)
+        new, optimizer, norms = optim.update(transforms, grads, state["optimizer"], trained)
+        one = jnp.ones(())
+        weighted = sum((experiment.terms[name].weight * v for name, v in values.items() if "/" not in name), 0.0)
+        metrics = {"loss": (sums.pop("loss") + weighted, one)}
+        metrics |= {name: (value, counts[name.partition("/")[0]]) for name, value in sums.items()}
+        metrics |= {name: (value, one) for name, value in values.items()}
+        metrics |= {f"gradient_norm/{role}": (norm, one) for role, norm in norms.items()}
+        metrics |= {f"learning_rate/{role}": (schedules[role](number), one) for role in trained}
+        finite = jnp.isfinite(metrics["loss"][0])
+        for norm in norms.values():
+            finite &= jnp.isfinite(norm)
+        metrics["finite"] = (finite.astype(jnp.float32), one)
+        return {"step": number + 1, "trained": new, "frozen": frozen, "optimizer": optimizer}, metrics
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def flops_per_step(experiment: Experiment) -> int:
+    """Floating-point operations of one step's matrix products: forward, and twice that backward where it trains."""
+    data, total = experiment.data, 0
+    for role, config in experiment.models.items():
+        vocab = config.vocab
+        if experiment.mixed and experiment.mixed.reader == role:
+            vocab += experiment.models[experiment.mixed.other].vocab
+        row = bert.flops(config, data.length, data.masking.predictions, vocab)
+        trains = any(experiment.trains_name(f"{role}/{name}") for name in tree.flatten(bert.shapes(config)))
+        total += data.batch * row * (3 if trains else 1)
+    return total

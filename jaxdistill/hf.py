@@ -1,0 +1,275 @@
+"""Hugging Face BERT folders in and out, without torch; every tensor is accounted for by name."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from jaxdistill import bert, hf_files, hf_names, tree
+from jaxdistill.bert import BertConfig
+from jaxdistill.data.vocab import Vocabulary, read_vocabulary, write_tokenizer
+from jaxdistill.errors import UserError
+from jaxdistill.files import read_json, write_json, write_text
+from jaxdistill.hf_names import COPIES, HEADS, NAMES
+
+_OURS = (hf_files.WEIGHTS, "config.json", "README.md", *hf_files.TOKENIZER_FILES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A BERT read from a Hugging Face folder.
+
+    Attributes:
+      config: its shape; `dropout`, `attention_dropout` and `eps` are the folder's.
+      params: its parameters as `bert.py` names them, numpy float32.
+      vocabulary: its tokenizer, or None when the folder holds none.
+      source: the folder or hub id that was asked for.
+      revision: the hub's commit, or None for a folder.
+      set_aside: the folder's tensors that were knowingly not used.
+      fresh: heads (`mlm`, `pooler`) that the folder lacks and that start at random.
+    """
+
+    config: BertConfig
+    params: dict[str, Any]
+    vocabulary: Vocabulary | None
+    source: str
+    revision: str | None
+    set_aside: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+def read_config(
+    source: str | os.PathLike, *, revision: str | None = None, mlm: bool = True, pooler: bool = False
+) -> BertConfig:
+    """The shape of the model in a folder or on the hub; its weights are neither read nor fetched.
+
+    Args:
+      source: a folder or a hub id.
+      revision: the hub's branch, tag or commit.
+      mlm: the config is to have the masked-LM head.
+      pooler: the config is to have the pooler.
+
+    Raises:
+      UserError: it can't be found, or it is a BERT that we can't honour.
+    """
+    folder, _ = hf_files.locate(source, revision, ["config.json"])
+    return hf_names.parse_config(folder / "config.json", mlm, pooler)
+
+
+def read_hf(
+    source: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    mlm: bool = True,
+    pooler: bool = False,
+    fresh_heads: bool = True,
+    seed: int = 0,
+) -> Pretrained:
+    """Reads a BERT from a folder or the hub; every tensor is accounted for by name.
+
+    Names with or without the `bert.` prefix, TensorFlow's `gamma` and `beta`, one file or shards, 16, 32 or 64 bits are
+    all read. Set aside by name: `position_ids`, the next-sentence head, and a head that is not asked for.
+
+    Args:
+      source: a folder or a hub id.
+      revision: the hub's branch, tag or commit.
+      mlm: read the masked-LM head.
+      pooler: read the pooler.
+      fresh_heads: a head asked for that is absent starts at random; False raises.
+      seed: of the heads that start at random.
+
+    Raises:
+      UserError: it can't be found or honoured; a tensor is missing, unknown, of another shape or type, not finite, or
+        a tied copy differs from its source; the tokenizer does not fit.
+    """
+    wanted = ["config.json", hf_files.WEIGHTS, hf_files.INDEX, hf_files.SHARDS, *hf_files.TOKENIZER_FILES]
+    folder, commit = hf_files.locate(source, revision, wanted)
+    config = hf_names.parse_config(folder / "config.json", mlm, pooler)
+    stored: dict[str, hf_files.Stored] = {}
+    for tensor in hf_files.tensors(folder, source):
+        name = hf_names.canonical(tensor.name)
+        if name in stored:
+            raise UserError(f"{source} holds both {stored[name].name} and {tensor.name}, which are the same tensor")
+        stored[name] = tensor
+    expected = hf_names.expected(config)
+    if mlm and "cls.predictions.bias" not in stored and "cls.predictions.decoder.bias" in stored:
+        stored["cls.predictions.bias"] = stored.pop("cls.predictions.decoder.bias")
+    fresh = tuple(
+        head
+        for head, prefix in HEADS.items()
+        if getattr(config, head) and not any(name.startswith(prefix) for name in stored)
+    )
+    if fresh and not fresh_heads:
+        raise UserError(f"{source} has no {' and no '.join(fresh)} head")
+    expected = {ours: value for ours, value in expected.items() if ours.split("/")[0] not in fresh}
+    aside = _check_names(source, config, expected, stored)
+    params = tree.unflatten(_load(source, config, expected, stored))
+    if fresh:
+        params |= _fresh(config, fresh, seed)
+    return Pretrained(config, params, _vocabulary(folder, config), os.fspath(source), commit, aside, fresh)
+
+
+def _fresh(config: BertConfig, heads: Sequence[str], seed: int) -> dict[str, Any]:
+    """Heads as `bert.init` starts them; jitted, so that the rest of the model is not made."""
+    start = jax.jit(lambda key: {head: bert.init(config, key)[head] for head in heads})
+    return jax.tree.map(np.asarray, start(jax.random.key(seed)))
+
+
+def _check_names(source, config: BertConfig, expected: Mapping, stored: Mapping) -> tuple[str, ...]:
+    """The stored names to set aside.
+
+    Raises:
+      UserError: names, types or shapes are not those expected.
+    """
+    known = {name for names, *_ in expected.values() for name in names}
+    idle = {NAMES[ours] for ours in NAMES if ours.split("/")[0] in HEADS} | set(COPIES)
+    idle |= {"bert.embeddings.position_ids"}
+    if config.mlm:
+        idle -= set(COPIES)
+        known |= {name for name in COPIES if name in stored}
+    unknown = sorted(stored[name].name for name in stored.keys() - known - idle)
+    if unknown:
+        names = hf_files.listing(unknown)
+        raise UserError(f"{source} holds tensors that are no part of a BERT with an MLM head: {names}")
+    missing = sorted(known - stored.keys())
+    if missing:
+        raise UserError(f"{source} lacks {hf_files.listing(missing)}: is it whole, and does config.json fit it?")
+    wrong = []
+    for names, _, shape in expected.values():
+        for name in names:
+            if stored[name].shape != shape:
+                wrong.append(f"{stored[name].name} is {list(stored[name].shape)} instead of {list(shape)}")
+            elif stored[name].kind not in ("F16", "BF16", "F32", "F64"):
+                wrong.append(f"{stored[name].name} has the type {stored[name].kind}, not a float of 16, 32 or 64 bits")
+    if wrong:
+        raise UserError(f"{source} does not fit its config.json: {hf_files.listing(wrong)}")
+    return tuple(sorted(stored[name].name for name in stored.keys() - known))
+
+
+def _load(source, config: BertConfig, expected: Mapping, stored: Mapping) -> dict[str, np.ndarray]:
+    flat, infinite = {}, []
+    for ours, (names, shape, _) in expected.items():
+        flat[ours] = np.empty(shape, np.float32)
+        for name, part in zip(names, _each(ours, flat[ours]), strict=True):
+            value = stored[name].load()
+            if not np.isfinite(value).all():
+                infinite.append(stored[name].name)
+            part[...] = value.T if ours.endswith("/kernel") else value
+    if infinite:
+        raise UserError(f"{source} holds NaN or infinite numbers in {hf_files.listing(infinite)}")
+    for copy, ours in COPIES.items():
+        if config.mlm and copy in stored and not np.array_equal(stored[copy].load(), flat[ours]):
+            raise UserError(f"{source}: {copy} differs from {NAMES[ours]}; an untied decoder can't be read")
+    return flat
+
+
+def _each(ours: str, value: np.ndarray) -> np.ndarray:
+    """A parameter as one view for each of Hugging Face's tensors: its layers, or itself alone."""
+    return value if ours.startswith("layers/") else value[None]
+
+
+def _vocabulary(folder: pathlib.Path, config: BertConfig) -> Vocabulary | None:
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        return None
+    vocabulary = read_vocabulary(folder)
+    if vocabulary.size > config.vocab:
+        raise UserError(f"{folder}: the tokenizer has {vocabulary.size} pieces, the model only {config.vocab} rows")
+    return vocabulary
+
+
+def write_hf(
+    folder: str | os.PathLike,
+    config: BertConfig,
+    params: tree.Tree,
+    vocabulary: Vocabulary | None,
+    card: str | None = None,
+    *,
+    dtype: str = "float32",
+    extra: Mapping[str, str] | None = None,
+    replace: bool = False,
+) -> None:
+    """Writes a folder that `transformers` loads: weights, config, tokenizer and model card; it appears whole or not.
+
+    Names, shapes and types are those of `save_pretrained` (tied weights once): of `BertForMaskedLM`, with the pooler's
+    beside them if there is one; of `BertForPreTraining` with a next-sentence head; of `BertModel` without an MLM head.
+    Hugging Face's BERT always has token types: a config with `types` 0 gets a table of two zero rows, which adds
+    nothing (and reads back as `types` 2).
+
+    Args:
+      folder: where; an older export of ours is replaced.
+      config: the model's shape.
+      params: its parameters.
+      vocabulary: its tokenizer; None writes none.
+      card: text of README.md; None writes none.
+      dtype: `float32` or `float16`.
+      extra: further text files, name → content.
+      replace: replace whatever is in the folder.
+
+    Raises:
+      UserError: parameters and config disagree, a number is not finite in `dtype`, or the folder holds something else.
+    """
+    folder = pathlib.Path(folder)
+    extra = dict(extra or {})
+    if dtype not in ("float32", "float16"):
+        raise UserError(f"a folder in {dtype}: choose float32 or float16")
+    misplaced = [name for name in extra if name in _OURS or pathlib.PurePath(name).name != name]
+    if misplaced:
+        raise UserError(f"{misplaced[0]!r} can't be the name of a further file in {folder}")
+    if vocabulary is not None and vocabulary.size > config.vocab:
+        raise UserError(f"the vocabulary has {vocabulary.size} pieces, the model only {config.vocab} rows")
+    if not replace:
+        _check_free(folder, (*_OURS, *extra))
+    arrays = _arrays(config, params, dtype)
+    with hf_files.whole_folder(folder) as made:
+        save_file(arrays, made / hf_files.WEIGHTS, metadata={"format": "pt"})
+        write_json(made / "config.json", hf_names.config_json(config, vocabulary, dtype))
+        if vocabulary is not None:
+            write_tokenizer(vocabulary, made, config.positions)
+        for name, text in (extra if card is None else {"README.md": card} | extra).items():
+            write_text(made / name, text)
+
+
+def _check_free(folder: pathlib.Path, names: Sequence[str]) -> None:
+    """Raises UserError if the folder holds anything but an export of ours."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another folder for the model")
+    held = sorted(path.name for path in folder.iterdir())
+    ours = "config.json" in held and hf_names.MARK in read_json(folder / "config.json")
+    foreign = [name for name in held if name not in names]
+    if held and (foreign or not ours):
+        names = hf_files.listing(foreign if ours else held)
+        raise UserError(
+            f"{folder} already holds {names}, no part of an export of jaxdistill: choose another folder, or ask to "
+            "replace it"
+        )
+
+
+def _arrays(config: BertConfig, params: tree.Tree, dtype: str) -> dict[str, np.ndarray]:
+    """The parameters under Hugging Face's names, (out, in), in `dtype`."""
+    flat, expected = tree.flatten(params), hf_names.expected(config)
+    if flat.keys() != expected.keys():
+        names = sorted(flat.keys() ^ expected.keys())
+        raise UserError(f"the parameters and the config disagree on {hf_files.listing(names)}")
+    arrays: dict[str, np.ndarray] = {}
+    for ours, (names, shape, _) in expected.items():
+        value = np.asarray(flat[ours], np.float32)
+        if value.shape != shape:
+            raise UserError(f"{ours} is {list(value.shape)}, the config says {list(shape)}")
+        with np.errstate(over="ignore"):
+            value = value.astype(dtype)
+        if not np.isfinite(value).all():
+            raise UserError(f"{ours} holds numbers that are not finite in {dtype}: nothing is written")
+        for name, part in zip(names, _each(ours, value), strict=True):
+            arrays[name] = np.ascontiguousarray(part.T if ours.endswith("/kernel") else part)
+    if not config.types:
+        arrays[NAMES["embeddings/type"]] = np.zeros((2, config.hidden), dtype)
+    if hf_names.architecture(config) == "BertModel":
+        arrays = {name.removeprefix("bert."): value for name, value in arrays.items()}
+    return arrays

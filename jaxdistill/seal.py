@@ -1,0 +1,137 @@
+"""The seal of a checkpoint: a JSON file that says, and proves, what the checkpoint holds.
+
+{"format": 1, "step": 120, "arrays": {NAME: {"shape", "dtype", "checksum"}}, "files": {PATH: {"bytes", "sha256"}},
+ "digest": SHA-256 of all the rest}
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from jaxdistill import files
+from jaxdistill.errors import UserError
+
+FORMAT = 1
+NAME = "seal.json"
+
+
+class BadCheckpoint(UserError):
+    """A committed checkpoint that is torn, altered or foreign: a fallback may pass over it."""
+
+
+def write_seal(folder: pathlib.Path, step: int, arrays: Mapping[str, Mapping[str, Any]]) -> None:
+    """Seals a checkpoint: takes the digests of its files and flushes everything to the disk.
+
+    Args:
+      folder: the checkpoint.
+      step: its step.
+      arrays: `shape`, `dtype` and `checksum` of each array, by name.
+    """
+    listed = {}
+    for path in sorted(folder.rglob("*")):
+        flush(path)
+        if path.is_file():
+            listed[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+    seal = {"format": FORMAT, "step": step, "arrays": dict(arrays), "files": listed}
+    files.write_json(folder / NAME, {**seal, "digest": _digest(seal)})
+    flush(folder)
+
+
+def read_seal(folder: pathlib.Path, step: int) -> dict[str, Any]:
+    """The seal of the checkpoint of a step.
+
+    Raises:
+      BadCheckpoint: it is missing, torn or altered, or belongs to another step.
+      UserError: it is of another format.
+    """
+    path = folder / NAME
+    try:
+        seal = json.loads(_read(path))
+        digest = seal.pop("digest")
+        intact = digest == _digest(seal)
+    except FileNotFoundError:
+        raise BadCheckpoint(f"{folder} is not a whole checkpoint of ours: it has no {NAME}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        intact = False
+    if not intact:
+        raise BadCheckpoint(f"{path} is torn or altered: it does not match its own digest")
+    if seal["format"] != FORMAT:
+        raise UserError(f"{path} has format {seal['format']}; this version of jaxdistill reads format {FORMAT}")
+    if seal["step"] != step:
+        raise BadCheckpoint(f"{folder} is foreign: its seal says step {seal['step']}")
+    return seal
+
+
+def check_files(folder: pathlib.Path, listed: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compares the files of a checkpoint with its seal.
+
+    Raises:
+      BadCheckpoint: a file is missing, torn or altered.
+    """
+    for name, entry in listed.items():
+        path = folder / name
+        try:
+            size = path.stat().st_size
+            if size != entry["bytes"]:
+                raise BadCheckpoint(f"{path} is torn: it has {size} bytes of {entry['bytes']}")
+            if files.sha256(path) != entry["sha256"]:
+                raise BadCheckpoint(f"{path} is altered: it does not match the digest in {NAME}")
+        except PermissionError as error:
+            raise UserError(f"can't read {path}: {error.strerror}") from None
+        except OSError as error:
+            raise BadCheckpoint(f"{path} can't be read: {error.strerror}") from None
+
+
+def check_arrays(
+    folder: pathlib.Path, sealed: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Any], partial: bool
+) -> None:
+    """Compares the arrays of a checkpoint with those that are asked for.
+
+    Args:
+      folder: the checkpoint, for the message.
+      sealed: the seal's arrays.
+      wanted: leaves with a shape and a dtype, by name.
+      partial: more arrays in the checkpoint than asked for are fine.
+
+    Raises:
+      BadCheckpoint: names, shapes or types differ; the message lists the first of them.
+    """
+    differences = [f"it lacks {name}" for name in wanted if name not in sealed]
+    if not partial:
+        differences += [f"it has {name} besides" for name in sealed if name not in wanted]
+    for name, leaf in wanted.items():
+        if name in sealed:
+            there, here = sealed[name], {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+            for what, value in here.items():
+                if there[what] != value:
+                    differences.append(f"{name} has {what} {there[what]}, not {value}")
+    if differences:
+        shown = differences[:8] + ([f"and {len(differences) - 8} more"] if len(differences) > 8 else [])
+        raise BadCheckpoint(f"{folder} is foreign, it holds another state: {'; '.join(shown)}")
+
+
+def flush(path: pathlib.Path) -> None:
+    """Flushes a file or a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except PermissionError as error:
+        raise UserError(f"can't read {path}: {error.strerror}") from None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BadCheckpoint(f"{path} can't be read: {error.strerror}") from None
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

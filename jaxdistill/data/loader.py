@@ -6,7 +6,8 @@ from typing import Any
 
 import grain
 import jax
-import numpy as np
+
+from jaxdistill.errors import UserError
 
 
 class Prefetch(Iterator):
@@ -64,5 +65,26 @@ def to_global(batch: Any, sharding: jax.sharding.NamedSharding) -> Any:
 
     Returns:
       The same tree of global jax arrays [processes * rows, ...].
+
+    Raises:
+      UserError: the devices do not divide the batch, or the sharding asks this process for rows that it does not have.
     """
-    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch)
+    for rows in {leaf.shape[0] for leaf in jax.tree.leaves(batch)}:
+        _check_rows(rows, sharding)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
+
+
+def _check_rows(rows: int, sharding: jax.sharding.NamedSharding) -> None:
+    total = rows * jax.process_count()
+    try:
+        indices = sharding.addressable_devices_indices_map((total,)).values()
+    except ValueError as error:
+        raise UserError(f"a batch of {total} rows does not divide over the devices of {sharding}: {error}") from None
+    spans = [index[0].indices(total) for index in indices]
+    asked = min(span[0] for span in spans), max(span[1] for span in spans)
+    first = rows * jax.process_index()
+    if asked != (first, first + rows):
+        raise UserError(
+            f"the mesh wants rows {asked[0]} to {asked[1]} from process {jax.process_index()}, which has "
+            f"{first} to {first + rows}: order the mesh's devices by process and shard the batch over all of them"
+        )

@@ -41,7 +41,9 @@ class Masking:
             raise UserError(f"predictions {self.predictions}: give at least 1 per row")
 
     def check(self, length: int) -> None:
-        """Raises UserError when rows of `length` positions are too short for the predictions."""
+        """Raises UserError when rows of `length` positions are too short for the predictions, or too long to sort."""
+        if length >= 1 << _PLACE:
+            raise UserError(f"rows of {length} positions: give less than {1 << _PLACE}")
         if self.predictions > length:
             raise UserError(f"{self.predictions} predictions do not fit a row of {length} positions: give fewer")
 

@@ -1,0 +1,55 @@
+"""A small corpus with every kind of word, by hand-made tables, for the tests of windows and batches."""
+
+import numpy as np
+
+from jaxdistill.data.vocab import Table, Vocabulary
+from jaxdistill.data.windows import build_windows, fit_tables
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+LEXICON = 60
+
+
+def vocabulary(size: int, letter: str, first: int) -> Vocabulary:
+    """Pieces by number; the specials start at id `first`, so that the two vocabularies have them elsewhere."""
+    plain = [f"{letter}{i}" for i in range(size - len(SPECIALS))]
+    return Vocabulary((*plain[:first], *SPECIALS, *plain[first:]))
+
+
+def table(vocab: Vocabulary, cuts: list[list[int]]) -> Table:
+    lengths = [len(cut) for cut in cuts]
+    pieces = np.array([piece for cut in cuts for piece in cut], np.int32)
+    return Table(pieces=pieces, offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+
+def toy(length: int, documents=(300, 3, 0, 1, 500, 80), seed: int = 0, longest: int = 5):
+    """Words, documents, vocabularies, tables as cut, and windows of `length` positions."""
+    random = np.random.default_rng(seed)
+    vocabularies = {"teacher": vocabulary(50, "t", 0), "student": vocabulary(30, "s", 7)}
+    cuts = {}
+    for name, vocab in vocabularies.items():
+        ordinary = np.setdiff1d(np.arange(vocab.size), vocab.specials)
+        most = longest if name == "student" else 3
+        cuts[name] = [random.choice(ordinary, random.integers(1, most + 1)).tolist() for _ in range(LEXICON)]
+        cuts[name][0] = [vocab.unk]
+        cuts[name][3] = []  # empty under both
+    cuts["student"][1] = [vocabularies["student"].unk]
+    cuts["teacher"][2] = [vocabularies["teacher"].unk]
+    cuts["student"][4] = []  # empty under one only
+    cuts["teacher"][5] = []
+    cuts["teacher"][6] = [vocabularies["teacher"].unk, 40]  # partly unknown
+    cuts["student"][7] = [8, 9] * length  # longer than any window under one
+    tables = {name: table(vocabularies[name], cuts[name]) for name in cuts}
+    words = random.integers(0, LEXICON, sum(documents)).astype(np.uint32)
+    offsets = np.concatenate([[0], np.cumsum(documents)]).astype(np.int64)
+    windows = build_windows(words, offsets, fit_tables(vocabularies, tables, length), length)
+    return words, offsets, vocabularies, tables, windows
+
+
+def cut_of(tables, vocabularies, name: str, word: int, room: int) -> list[int]:
+    """The pieces of a word in a window with so much room, as plain Python."""
+
+    def cut(which):
+        offsets = tables[which].offsets
+        return tables[which].pieces[offsets[word] : offsets[word + 1]].tolist()
+
+    return [vocabularies[name].unk] if max(len(cut(which)) for which in tables) > room else cut(name)

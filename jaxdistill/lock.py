@@ -1,0 +1,65 @@
+"""One process for each workdir: a lock that the kernel lets go when its holder dies, however it dies."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import socket
+from collections.abc import Iterator
+
+from jaxdistill.errors import UserError
+
+NAME = "lock"
+_held: set[int] = set()
+
+
+@contextlib.contextmanager
+def locked(workdir: str | os.PathLike) -> Iterator[None]:
+    """Holds `workdir/lock` for the length of the body; creates the folder when it is missing.
+
+    Raises:
+      UserError: another process holds it, or the file system has no locks.
+    """
+    path = pathlib.Path(workdir) / NAME
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"can't use {path}: {error.strerror}") from None
+    _held.add(handle)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{workdir} is in use by {_holder(handle)}: wait until it has finished, stop it, "
+                "or choose another --workdir"
+            ) from None
+        except OSError as error:
+            raise UserError(f"{path} can't be locked ({error.strerror}): put --workdir on another disk") from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        yield
+    finally:
+        if handle in _held:
+            _held.remove(handle)
+            os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    try:
+        holder = json.loads(os.pread(handle, 1000, 0))
+        return f"process {holder['pid']} on {holder['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _forget() -> None:
+    """Closes the locks in a forked child: flock belongs to the open file, and a child would keep it past our death."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)

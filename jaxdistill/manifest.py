@@ -1,0 +1,186 @@
+"""The manifest of a run: what was asked, with which versions and data. A run goes on only under the same manifest."""
+
+import dataclasses
+import enum
+import importlib.metadata
+import math
+import os
+import pathlib
+import platform
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdistill import __version__, files
+from jaxdistill.errors import UserError
+
+FORMAT = 1
+NAME = "experiment.json"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tokenizers", "safetensors")
+ABSENT = "(absent)"
+
+
+class Change(NamedTuple):
+    """A field that differs: its dotted name, the saved value, the current one."""
+
+    field: str
+    old: Any
+    new: Any
+
+
+def as_dict(value: Any) -> Any:
+    """A config as JSON values: dataclasses become dicts that begin with their class name under `type`.
+
+    Tuples become lists, sets sorted lists, paths and enum members strings, functions `module.name`; a number that JSON
+    lacks becomes `nan`, `inf` or `-inf`.
+
+    Raises:
+      TypeError: a value that has no stable JSON form.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: as_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        if "type" in fields:
+            raise TypeError(f"{type(value).__name__} has a field named type, which is taken by the class name")
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} of a config is not a string")
+        return {key: as_dict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_dict(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(as_dict(item) for item in value)
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, np.generic):
+        return as_dict(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    name = getattr(value, "__qualname__", None)
+    if callable(value) and name is not None and "<" not in name:
+        return f"{value.__module__}.{name}"
+    raise TypeError(f"{value!r} in a config has no stable JSON form")
+
+
+def manifest(config: Any, data: Mapping[str, str]) -> dict[str, Any]:
+    """The manifest of a run that is about to start here.
+
+    Args:
+      config: the resolved config, a dataclass or nested dicts.
+      data: hashes of what is read, by a name that the user knows.
+    """
+    devices = jax.devices()
+    return {
+        "format": FORMAT,
+        "jaxdistill": __version__,
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "devices": {"kind": devices[0].device_kind, "count": len(devices), "processes": jax.process_count()},
+        "data": dict(data),
+        "config": as_dict(config),
+    }
+
+
+def write_manifest(workdir: str | os.PathLike, current: Mapping[str, Any]) -> None:
+    """Writes `workdir/experiment.json` atomically."""
+    files.write_json(pathlib.Path(workdir) / NAME, current)
+
+
+def read_manifest(workdir: str | os.PathLike) -> dict[str, Any] | None:
+    """The manifest in a workdir, or None when there is none.
+
+    Raises:
+      UserError: it is not ours, or of another format.
+    """
+    path = pathlib.Path(workdir) / NAME
+    if not path.exists():
+        return None
+    saved = files.read_json(path)
+    if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+        raise UserError(f"{path} is not the manifest of a run: choose another --workdir")
+    if saved.get("format") != FORMAT:
+        raise UserError(f"{path} has format {saved.get('format')}; this version of jaxdistill reads format {FORMAT}")
+    return saved
+
+
+def compare(saved: Mapping[str, Any], current: Mapping[str, Any], how: Collection[str] = ()) -> list[Change]:
+    """What differs in the config and the data, in sorted order, but for what may.
+
+    Args:
+      saved: the manifest in the workdir.
+      current: the manifest of this process.
+      how: dotted names that say only how a run runs and may change; `mesh` stands for `mesh.data` too.
+    """
+    changes = [change for change in _differences(saved["config"], current["config"]) if not _covered(change.field, how)]
+    return changes + _differences(saved.get("data", {}), current["data"], "contents of ")
+
+
+def notices(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Lines about versions and devices that differ: the run may go on, its bits may differ."""
+    lines = []
+    for name in ("jaxdistill", "python"):
+        if saved.get(name) != current[name]:
+            lines.append(f"{name} was {saved.get(name)}, is now {current[name]}")
+    for section in ("packages", "devices"):
+        for field, old, new in _differences(saved.get(section, {}), current[section]):
+            what = field if section == "packages" else f"device {field}"
+            lines.append(f"{what} was {old}, is now {new}")
+    return lines
+
+
+def check_manifest(
+    workdir: str | os.PathLike, saved: Mapping[str, Any], current: Mapping[str, Any], how: Collection[str] = ()
+) -> list[str]:
+    """Checks that the run in a workdir may go on under the current manifest.
+
+    Returns:
+      The notices to print.
+
+    Raises:
+      UserError: what the run computes would change; the message names each field.
+    """
+    changes = compare(saved, current, how)
+    if changes:
+        listed = "\n".join(f"  {field}: {_show(old)} there, {_show(new)} now" for field, old, new in changes)
+        raise UserError(
+            f"{workdir} holds a run of another config:\n{listed}\n"
+            "Go back to the values there to continue it, or choose another --workdir for a new run."
+        )
+    return notices(saved, current)
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[Change]:
+    """Leaves that differ; `name` is a prefix that ends where a key may follow."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        changes = []
+        for key in sorted({*old, *new}):
+            there, here = old.get(key, ABSENT), new.get(key, ABSENT)
+            nested = isinstance(there, Mapping) and isinstance(here, Mapping)
+            changes += _differences(there, here, f"{name}{key}." if nested else f"{name}{key}")
+        return changes
+    same = old == new and isinstance(old, bool) == isinstance(new, bool)
+    return [] if same else [Change(name, old, new)]
+
+
+def _covered(field: str, how: Collection[str]) -> bool:
+    parts = field.split(".")
+    return any(".".join(parts[:count]) in how for count in range(1, len(parts) + 1))
+
+
+def _show(value: Any) -> str:
+    text = value if value == ABSENT else repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

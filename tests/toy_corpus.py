@@ -1,12 +1,19 @@
 """A small corpus with every kind of word, by hand-made tables, for the tests of windows and batches."""
 
+import math
+
 import numpy as np
 
+from jaxdistill.data.batches import Batches
+from jaxdistill.data.masking import Masking
+from jaxdistill.data.views import View
 from jaxdistill.data.vocab import Table, Vocabulary
 from jaxdistill.data.windows import build_windows, fit_tables
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LEXICON = 60
+VIEWS = {"student": View("student"), "teacher": View("teacher", "student")}
+STRIDE, MASK = 0x9E3779B97F4A7C15, 2**64 - 1
 
 
 def vocabulary(size: int, letter: str, first: int) -> Vocabulary:
@@ -53,3 +60,31 @@ def cut_of(tables, vocabularies, name: str, word: int, room: int) -> list[int]:
         return tables[which].pieces[offsets[word] : offsets[word + 1]].tolist()
 
     return [vocabularies[name].unk] if max(len(cut(which)) for which in tables) > room else cut(name)
+
+
+def make(length=24, batch=8, masking=None, views=VIEWS, seed=3, **more) -> Batches:
+    words, _, vocabularies, tables, windows = toy(length, **more)
+    masking = masking or Masking(predictions=6)
+    return Batches(words, windows, vocabularies, tables, views, batch, masking, seed)
+
+
+def bits(start: int, *coordinates: int) -> int:
+    """The hash of a key and coordinates, in plain whole numbers."""
+    for coordinate in coordinates:
+        state = (start + (coordinate + 1) * STRIDE) & MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
+        start = state ^ (state >> 31)
+    return start
+
+
+def unit(value: int) -> float:
+    return (value >> 11) / 2**53
+
+
+def half_up(x: float) -> int:
+    return math.floor(x + 0.5)
+
+
+def equal(a, b) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[r][n], b[r][n]) for r in a for n in a[r] | b[r])

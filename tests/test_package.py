@@ -1,0 +1,113 @@
+"""A wheel built from this checkout, installed elsewhere."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+from packaging.requirements import Requirement
+
+import jaxdistill
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def run(*command, **options):
+    result = subprocess.run(command, capture_output=True, text=True, **options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    copy = folder / "checkout"  # Setuptools leaves build/ and *.egg-info behind, and an old build/ gets into wheels.
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("jaxdistill", "configs"):
+        shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    # Nothing is fetched: the build uses the setuptools of this environment.
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation"]
+    run(*pip, "--wheel-dir", str(folder), str(copy))
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> pathlib.Path:
+    target = tmp_path_factory.mktemp("installed")
+    run(sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", str(target), str(wheel))
+    return target
+
+
+def from_elsewhere(installed, tmp_path, *arguments):
+    """Runs Python in an empty folder, where only the installed wheel is on the path before the dependencies."""
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    return run(sys.executable, *arguments, cwd=tmp_path, env=env)
+
+
+def test_the_wheel_holds_every_file_of_the_package(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {f"jaxdistill/{path.relative_to(ROOT / 'jaxdistill')}" for path in (ROOT / "jaxdistill").rglob("*.py")}
+    configs = {f"jaxdistill/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
+    assert len(configs) > 1
+    assert modules | configs | {"jaxdistill/py.typed"} <= names
+    outside = {name for name in names if not name.startswith("jaxdistill/") and ".dist-info/" not in name}
+    assert not outside, "tests and benchmarks stay out of the wheel"
+
+
+def test_the_wheel_carries_licence_version_script_and_readme(wheel):
+    archive = zipfile.ZipFile(wheel)
+    texts = {
+        name.split(".dist-info/")[1]: archive.read(name).decode()
+        for name in archive.namelist()
+        if ".dist-info/" in name
+    }
+    licence = next(text for name, text in texts.items() if name.endswith("LICENSE"))
+    assert licence == (ROOT / "LICENSE").read_text()
+    assert f"\nVersion: {jaxdistill.__version__}\n" in texts["METADATA"]
+    assert "jaxdistill = jaxdistill.cli:main" in texts["entry_points.txt"]
+    assert (ROOT / "README.md").read_text().splitlines()[0] in texts["METADATA"]
+
+
+def test_the_installed_wheel_runs_in_any_folder(installed, tmp_path):
+    code = "import jaxdistill, jaxdistill.knobs as k; print(jaxdistill.__file__); print(k.folder())"
+    package, configs = from_elsewhere(installed, tmp_path, "-c", code).split()
+    assert pathlib.Path(package) == installed / "jaxdistill" / "__init__.py"
+    assert pathlib.Path(configs) == installed / "jaxdistill" / "configs"
+    assert jaxdistill.__version__ in from_elsewhere(installed, tmp_path, "-m", "jaxdistill.cli", "--version")
+    assert "--variant" in from_elsewhere(installed, tmp_path, "-m", "jaxdistill.cli", "train", "extreme", "--help")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_import_of_the_package_is_a_requirement(wheel):
+    """Third-party packages that the source imports at the top of a module come with a plain install."""
+    archive = zipfile.ZipFile(wheel)
+    metadata = next(archive.read(name).decode() for name in archive.namelist() if name.endswith("METADATA"))
+    requirements = [Requirement(line) for line in re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE)]
+    plain = {requirement.name.replace("-", "_").lower() for requirement in requirements if not requirement.marker}
+    assert plain == {name.replace("-", "_").lower() for name in plain}
+    extras = set(re.findall(r"^Provides-Extra: (.*)$", metadata, re.MULTILINE))
+    assert extras == {"test", "cuda", "tpu", "tfds", "wandb"}
+    found = set()
+    for path in [*(ROOT / "jaxdistill").rglob("*.py"), *(ROOT / "configs").glob("*.py")]:
+        found |= set(re.findall(r"^(?:import|from) (\w+)", path.read_text(), re.MULTILINE))
+    found -= set(sys.stdlib_module_names) | {"jaxdistill"}
+    renamed = {"orbax": "orbax_checkpoint"}
+    assert {renamed.get(name, name).lower() for name in found} <= plain
+
+
+def test_one_version_and_one_test_command():
+    assert f"\nversion: {jaxdistill.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {jaxdistill.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert 'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/pytest' in readme
+    assert (
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["build-backend"] == "setuptools.build_meta"
+    )

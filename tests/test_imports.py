@@ -10,13 +10,15 @@ import jaxdistill
 
 ROOT = pathlib.Path(jaxdistill.__file__).parent
 LAYERS = [
-    ["errors", "files", "tree", "losses", "knobs"],
+    ["errors", "files", "tree", "losses", "knobs", "progress", "signals", "lock", "chips"],
+    ["events", "seal", "checksum", "manifest"],
     ["bert", "optim", "sharding", "checkpoint", "metrics", "data/*"],
-    ["hf_files", "hf_names", "mixed"],
+    ["hf_files", "hf_names", "model_card", "mixed"],
     ["terms", "hf"],
     ["initial"],
     ["experiment"],
-    ["step"],
+    ["inputs", "memory", "step"],
+    ["resolve"],
     ["train", "evaluate", "export"],
     ["quickstart"],
     ["cli"],

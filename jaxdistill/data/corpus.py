@@ -5,7 +5,7 @@ On disk, in one folder:
   documents.npy   int64 [documents + 1], where each document starts in words.bin, and the end.
   lexicon.txt     UTF-8, one word a line, sorted by bytes; the first is empty: all words over 100 characters.
   counts.npy      int64 [types], how often each entry stands in the corpus.
-  manifest.json   what it was made of, the counts, the SHA-256 of every file; written last, so nothing is finished without.
+  manifest.json   what it was made of, the counts, the SHA-256 of every file; written last: it says that all is there.
 """
 
 import hashlib

@@ -13,6 +13,7 @@ import os
 import pathlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,9 +147,9 @@ def write_parts(folder: pathlib.Path, chunks: Iterable[Chunk], workers: int, tot
                 paths.append(folder / chunk.name)
                 known = _finished(paths[-1]).exists()
                 waiting.append((chunk.progress, None if known else submit(write_part, paths[-1], chunk.pieces)))
-                settle(workers)
+                settle(2 * workers)
             settle(0)
-        except concurrent.futures.process.BrokenProcessPool:
+        except BrokenProcessPool:
             raise UserError(
                 "a worker process was killed (out of memory?): run the same command again, perhaps with fewer workers; "
                 "it continues from the finished parts"

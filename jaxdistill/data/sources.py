@@ -131,7 +131,7 @@ def _read_text(source: Source) -> Blocks:
     with _opened(source) as (stream, raw):
         while True:
             block = stream.read(BLOCK)
-            if block.count(0) * 100 > len(block):
+            if block.count(0) * 10 > len(block):
                 raise _not_text(source.spec, offset + block.index(0), "binary data (a NUL byte)")
             start = offset - len(decoder.getstate()[0])
             try:

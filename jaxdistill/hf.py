@@ -31,7 +31,7 @@ class Pretrained:
       source: the folder or hub id that was asked for.
       revision: the hub's commit, or None for a folder.
       set_aside: the folder's tensors that were knowingly not used.
-      fresh: heads (`mlm`, `pooler`) that the folder lacks and that start at random.
+      fresh: heads (`mlm`, `pooler`, `nsp`) that the folder lacks and that start at random.
     """
 
     config: BertConfig
@@ -67,19 +67,21 @@ def read_hf(
     revision: str | None = None,
     mlm: bool = True,
     pooler: bool = False,
+    nsp: bool = False,
     fresh_heads: bool = True,
     seed: int = 0,
 ) -> Pretrained:
     """Reads a BERT from a folder or the hub; every tensor is accounted for by name.
 
     Names with or without the `bert.` prefix, TensorFlow's `gamma` and `beta`, one file or shards, 16, 32 or 64 bits are
-    all read. Set aside by name: `position_ids`, the next-sentence head, and a head that is not asked for.
+    all read. Set aside by name: `position_ids`, and heads that are not asked for.
 
     Args:
       source: a folder or a hub id.
       revision: the hub's branch, tag or commit.
       mlm: read the masked-LM head.
       pooler: read the pooler.
+      nsp: read the next-sentence head.
       fresh_heads: a head asked for that is absent starts at random; False raises.
       seed: of the heads that start at random.
 
@@ -89,7 +91,7 @@ def read_hf(
     """
     wanted = ["config.json", hf_files.WEIGHTS, hf_files.INDEX, hf_files.SHARDS, *hf_files.TOKENIZER_FILES]
     folder, commit = hf_files.locate(source, revision, wanted)
-    config = hf_names.parse_config(folder / "config.json", mlm, pooler)
+    config = hf_names.parse_config(folder / "config.json", mlm, pooler, nsp)
     stored: dict[str, hf_files.Stored] = {}
     for tensor in hf_files.tensors(folder, source):
         name = hf_names.canonical(tensor.name)
@@ -222,6 +224,8 @@ def write_hf(
         raise UserError(f"{misplaced[0]!r} can't be the name of a further file in {folder}")
     if vocabulary is not None and vocabulary.size > config.vocab:
         raise UserError(f"the vocabulary has {vocabulary.size} pieces, the model only {config.vocab} rows")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another folder for the model")
     if not replace:
         _check_free(folder, (*_OURS, *extra))
     arrays = _arrays(config, params, dtype)
@@ -236,11 +240,7 @@ def write_hf(
 
 def _check_free(folder: pathlib.Path, names: Sequence[str]) -> None:
     """Raises UserError if the folder holds anything but an export of ours."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file: choose another folder for the model")
-    held = sorted(path.name for path in folder.iterdir())
+    held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     ours = "config.json" in held and hf_names.MARK in read_json(folder / "config.json")
     foreign = [name for name in held if name not in names]
     if held and (foreign or not ours):

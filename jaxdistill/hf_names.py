@@ -74,7 +74,7 @@ MARK = "jaxdistill_version"
 """The key by which a config.json says that it is an export of ours."""
 
 
-def parse_config(path: pathlib.Path, mlm: bool, pooler: bool) -> BertConfig:
+def parse_config(path: pathlib.Path, mlm: bool, pooler: bool, nsp: bool = False) -> BertConfig:
     """The shape that a `config.json` describes, with the heads asked for.
 
     Raises:
@@ -100,7 +100,7 @@ def parse_config(path: pathlib.Path, mlm: bool, pooler: bool) -> BertConfig:
             raise UserError(f"{path}: {_RATES[ours][0]} is {rate!r}, which is not a number from 0 to 1")
     sizes = {ours: content[key] for ours, key in _SIZES.items()}
     try:
-        return BertConfig(**sizes, **rates, mlm=mlm, pooler=pooler)
+        return BertConfig(**sizes, **rates, mlm=mlm, pooler=pooler, nsp=nsp)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

@@ -1,0 +1,191 @@
+"""The model card of an exported model: README.md from measured facts, and nothing else."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+
+from jaxdistill.bert import BertConfig, parameter_count
+from jaxdistill.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is known of a trained model; what is None is not mentioned.
+
+    Attributes:
+      name: what the model is called.
+      config: its shape.
+      vocabulary: pieces of its vocabulary.
+      step: training steps behind these weights.
+      steps: training steps the run was to take.
+      method: how it was trained, e.g. `mixed-vocabulary distillation (arXiv 1909.11687)`.
+      variant: the method's variant, e.g. `up`.
+      role: what the model was in its run, `student` or `teacher`.
+      base_model: the teacher that it was distilled from, a folder or a hub id; for a teacher, the weights it began as.
+      base_revision: the hub's commit of it; None says that it is no hub id.
+      base_parameters: how many parameters that has.
+      corpus: a few words on the training text.
+      corpus_sha256: the hash in the corpus's manifest.
+      dtype: type of the numbers in the file.
+      file_bytes: size of model.safetensors.
+      scores: a table: model → measure → value. All models need the same measures.
+      scores_on: the text or task that the scores were measured on.
+      scores_command: the command that measured them.
+      command: the command that trained the model.
+      versions: package → version.
+      licence: an identifier of the hub's (`apache-2.0`), if the one who exports gave one.
+      language: a language code (`en`), if the one who exports gave one.
+    """
+
+    name: str
+    config: BertConfig
+    vocabulary: int
+    step: int
+    steps: int
+    method: str
+    variant: str | None = None
+    role: str = "student"
+    base_model: str | None = None
+    base_revision: str | None = None
+    base_parameters: int | None = None
+    corpus: str | None = None
+    corpus_sha256: str | None = None
+    dtype: str = "float32"
+    file_bytes: int | None = None
+    scores: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    scores_on: str | None = None
+    scores_command: str | None = None
+    command: str | None = None
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    licence: str | None = None
+    language: str | None = None
+
+
+def model_card(facts: Facts) -> str:
+    """README.md with the hub's front matter.
+
+    Raises:
+      UserError: the rows of the score table have different measures.
+    """
+    sections = [_front_matter(facts), f"# {_line(facts.name)}", _summary(facts), _table(_training(facts))]
+    if facts.scores:
+        sections += ["## Measured", _scores(facts)]
+    sections += ["## How to load", _loading(facts), "## Use and limits", _limits(facts)]
+    if facts.command:
+        sections += ["## How it was made", _block(facts.command)]
+    if facts.versions:
+        sections.append("Made with " + ", ".join(f"{name} {version}" for name, version in facts.versions.items()) + ".")
+    return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(facts: Facts) -> str:
+    """YAML; every value is written as JSON, which YAML contains."""
+    content = {
+        "library_name": "transformers",
+        "pipeline_tag": "fill-mask" if facts.config.mlm else "feature-extraction",
+        "tags": ["bert", "distillation", "jaxdistill"],
+    }
+    if facts.base_model is not None and facts.base_revision is not None:
+        content["base_model"] = facts.base_model
+    if facts.licence is not None:
+        content["license"] = facts.licence
+    if facts.language is not None:
+        content["language"] = facts.language
+    return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in content.items()), "---"])
+
+
+def _summary(facts: Facts) -> str:
+    config = facts.config
+    head = "with a masked-language-model head" if config.mlm else "without a head"
+    text = (
+        f"A BERT encoder {head}: {config.layers} layers × {config.hidden}, {config.heads} attention heads, "
+        f"{parameter_count(config):,} parameters, {facts.vocabulary:,} WordPieces, at most {config.positions} pieces a "
+        f"text. It is the {facts.role} of: {_line(facts.method)}"
+        + (f", variant `{facts.variant}`." if facts.variant else ".")
+    )
+    if facts.step < facts.steps:
+        text += f"\n\n**Unfinished:** these are the weights after step {facts.step:,} of {facts.steps:,}."
+    return text
+
+
+def _training(facts: Facts) -> dict[str, str]:
+    rows = {}
+    if facts.base_model is not None:
+        revision = f", commit `{facts.base_revision}`" if facts.base_revision else ""
+        size = f", {facts.base_parameters:,} parameters" if facts.base_parameters else ""
+        rows["Base model"] = f"`{facts.base_model}`{revision}{size}"
+    if facts.corpus is not None:
+        rows["Text"] = facts.corpus
+    if facts.corpus_sha256 is not None:
+        rows["Text, SHA-256"] = f"`{facts.corpus_sha256}`"
+    rows["Training steps"] = f"{facts.step:,} of {facts.steps:,}"
+    size = f", {facts.file_bytes:,} bytes" if facts.file_bytes is not None else ""
+    rows["Weights"] = f"`model.safetensors`, {facts.dtype}{size}"
+    if facts.base_parameters:
+        rows["Compression"] = f"{facts.base_parameters / parameter_count(facts.config):.1f}x fewer parameters"
+    return rows
+
+
+def _scores(facts: Facts) -> str:
+    measures = list(next(iter(facts.scores.values())))
+    for model, row in facts.scores.items():
+        if list(row) != measures:
+            raise UserError(f"the scores of {model!r} are {list(row)}, those of the first row {measures}")
+    lines = ["| model | " + " | ".join(map(_cell, measures)) + " |", "|---|" + "---:|" * len(measures)]
+    lines += [
+        f"| {_cell(model)} | " + " | ".join(f"{value:.4g}" for value in row.values()) + " |"
+        for model, row in facts.scores.items()
+    ]
+    parts = ["\n".join(lines)]
+    if facts.scores_on is not None:
+        parts.insert(0, f"On {_line(facts.scores_on)}:")
+    if facts.scores_command is not None:
+        parts += ["Measured by", _block(facts.scores_command)]
+    return "\n\n".join(parts)
+
+
+def _loading(facts: Facts) -> str:
+    if not facts.config.mlm:
+        return _block(
+            "from transformers import AutoModel, AutoTokenizer\n\n"
+            'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
+            'model = AutoModel.from_pretrained("PATH")',
+            "python",
+        )
+    return _block(
+        "from transformers import pipeline\n\n"
+        'fill = pipeline("fill-mask", model="PATH")\n'
+        'fill("The house is [MASK] the hill.")',
+        "python",
+    )
+
+
+def _limits(facts: Facts) -> str:
+    purpose = "fills `[MASK]`s and is a start for fine-tuning" if facts.config.mlm else "is a start for fine-tuning"
+    return (
+        f"The model {purpose}. Nothing beyond the figures on this page was measured: neither tasks, nor other kinds of "
+        f"text or languages, nor the biases that it takes from its text and its base model. Texts longer than "
+        f"{facts.config.positions} pieces must be cut. "
+        + ("" if facts.licence else "Its licence depends on those of its text and its base model; none is stated here.")
+    ).strip()
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows.items())])
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _cell(text: str) -> str:
+    return _line(text).replace("|", "\\|")
+
+
+def _block(text: str, language: str = "") -> str:
+    fence = "`" * max(3, 1 + max((len(run) for run in _fences(text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _fences(text: str) -> list[str]:
+    return "".join(character if character == "`" else " " for character in text).split()

@@ -45,13 +45,13 @@ setup(
         "orbax-checkpoint>=0.12,<1.0",
         "pyarrow>=18",
         "safetensors>=0.5,<1",
-        "tensorboardX>=2.6,<3",
         "tokenizers>=0.22,<1",
         "tqdm>=4.66,<5",
     ],
     extras_require={
         # torch and transformers are the tests' oracles: the package imports neither.
         "test": [
+            "hypothesis>=6.100,<7",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.15,<0.18",

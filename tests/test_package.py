@@ -1,5 +1,6 @@
 """A wheel built from this checkout, installed elsewhere."""
 
+import ast
 import os
 import pathlib
 import re
@@ -86,21 +87,37 @@ def test_the_installed_wheel_runs_in_any_folder(installed, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_import_of_the_package_is_a_requirement(wheel):
-    """Third-party packages that the source imports at the top of a module come with a plain install."""
+def imported(*folders, anywhere=False):
+    """Third-party packages that the files of some folders import, at the top of a module or anywhere in it."""
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    names = set()
+    for path in files:
+        parsed = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(parsed) if anywhere else parsed.body:
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(node.module.split(".")[0])
+    names -= set(sys.stdlib_module_names) | {path.stem for path in files} | {"jaxdistill"}
+    return {{"orbax": "orbax_checkpoint"}.get(name, name).lower() for name in names}
+
+
+def test_every_import_is_a_requirement(wheel):
     archive = zipfile.ZipFile(wheel)
     metadata = next(archive.read(name).decode() for name in archive.namelist() if name.endswith("METADATA"))
-    requirements = [Requirement(line) for line in re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE)]
-    plain = {requirement.name.replace("-", "_").lower() for requirement in requirements if not requirement.marker}
-    assert plain == {name.replace("-", "_").lower() for name in plain}
+    required = [Requirement(line) for line in re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE)]
+    plain = {requirement.name.replace("-", "_").lower() for requirement in required if not requirement.marker}
+    test = {
+        requirement.name.replace("-", "_").lower()
+        for requirement in required
+        if requirement.marker and requirement.marker.evaluate({"extra": "test"})
+    }
     extras = set(re.findall(r"^Provides-Extra: (.*)$", metadata, re.MULTILINE))
     assert extras == {"test", "cuda", "tpu", "tfds", "wandb"}
-    found = set()
-    for path in [*(ROOT / "jaxdistill").rglob("*.py"), *(ROOT / "configs").glob("*.py")]:
-        found |= set(re.findall(r"^(?:import|from) (\w+)", path.read_text(), re.MULTILINE))
-    found -= set(sys.stdlib_module_names) | {"jaxdistill"}
-    renamed = {"orbax": "orbax_checkpoint"}
-    assert {renamed.get(name, name).lower() for name in found} <= plain
+    assert imported("jaxdistill", "configs") <= plain
+    optional = {"wandb", "tensorflow_datasets"}
+    assert imported("jaxdistill", anywhere=True) <= plain | optional, "in a function, an extra may be imported"
+    assert imported("tests", anywhere=True) <= plain | test | {"packaging"}
 
 
 def test_one_version_and_one_test_command():

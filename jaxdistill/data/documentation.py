@@ -27,7 +27,7 @@ from jaxdistill.files import atomic
 PACKAGES = [
     "absl", "anyio", "click", "datasets", "dateutil", "dill", "etils", "filelock", "flax", "fsspec", "grain",
     "huggingface_hub", "jax", "jaxlib", "numpy", "optax", "orbax", "packaging", "pandas", "psutil", "pyarrow",
-    "pygments", "rich", "safetensors", "scipy", "tensorboardX", "tensorstore", "tokenizers", "tqdm",
+    "pygments", "rich", "safetensors", "scipy", "tensorstore", "tokenizers", "tqdm",
 ]
 # fmt: on
 _SKIPPED = {

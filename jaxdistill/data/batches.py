@@ -93,6 +93,7 @@ class Batches:
     def _order(self) -> grain.MapDataset:
         # Grain seeds epoch e with seed + e: hashing ours first keeps seed 1's second epoch from being seed 2's first.
         seed = key(self.seed, "order") >> 32
+        # A look-up takes 6 microseconds: a quarter of the time of a batch of 128 positions a row, so it may stay one.
         return grain.MapDataset.range(len(self.windows)).shuffle(seed=seed).repeat()
 
     @functools.cached_property

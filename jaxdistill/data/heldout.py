@@ -96,7 +96,7 @@ class HeldOut:
         row = np.arange(batch)[:, None]
         found = ids[row, slots.positions]
         ids[row, slots.positions] = np.where(slots.used, own.mask, found)
-        counts = np.bincount(lines.row[chosen], minlength=batch)
+        counts = lines.sums(chosen)
         rank = np.cumsum(chosen) - 1 - (np.cumsum(counts) - counts)[lines.row]
         written = np.zeros((batch, room), bool)
         written[lines.row[chosen], rank[chosen]] = ~hidden[chosen]

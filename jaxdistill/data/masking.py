@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxdistill.data.draws import below, draw, uniform
 from jaxdistill.data.views import Cutter, Layout, Lines
+from jaxdistill.data.windows import runs
 from jaxdistill.errors import UserError
 
 _NEVER = np.uint64(2**64 - 1)
@@ -75,24 +76,36 @@ def choose_pieces(cutter: Cutter, layout: Layout, masking: Masking, keys: np.nda
       keys: a key per row, uint64 [rows].
     """
     length = layout.ids.shape[1]
-    order = draw(keys[:, None], np.arange(length)[None])
-    order >>= np.uint64(_PLACE)
-    order <<= np.uint64(_PLACE)
-    order |= np.arange(length, dtype=np.uint64)
+    order = _sortable(draw(keys[:, None], np.arange(length)[None]), np.arange(length))
     allowed = layout.body
     for unknown in cutter.unknown:
         allowed = allowed & (layout.ids != unknown)
     order[~allowed] = _NEVER
-    slots = masking.predictions
-    order = np.partition(order, slots - 1, axis=1)[:, :slots]
-    order.sort(axis=1)
+    order = _smallest(order, masking.predictions)
     wanted = np.maximum(1, np.floor(masking.rate * layout.counts + 0.5))
-    used = (np.arange(slots) < wanted[:, None]) & (order != _NEVER)
-    positions = np.where(used, order & np.uint64((1 << _PLACE) - 1), np.uint64(length)).astype(np.int64)
+    used = (np.arange(masking.predictions) < wanted[:, None]) & (order != _NEVER)
+    positions = np.where(used, _places(order), length)
     positions.sort(axis=1)
     used = positions < length
     positions[~used] = 0
     return Slots(positions, used, positions)
+
+
+def _sortable(bits: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Hashes with their places in the lowest bits: sorting these is several times faster than an indirect sort."""
+    bits >>= np.uint64(_PLACE)
+    bits <<= np.uint64(_PLACE)
+    bits |= places.astype(np.uint64)
+    return bits
+
+
+def _smallest(order: np.ndarray, count: int) -> np.ndarray:
+    """The `count` smallest of each row, in order."""
+    return np.sort(np.partition(order, count - 1, axis=1)[:, :count], axis=1)
+
+
+def _places(order: np.ndarray) -> np.ndarray:
+    return (order & np.uint64((1 << _PLACE) - 1)).astype(np.int64)
 
 
 def choose_words(lines: Lines, cost: np.ndarray, allowed: np.ndarray, rate: float, room: int, keys) -> np.ndarray:
@@ -112,24 +125,20 @@ def choose_words(lines: Lines, cost: np.ndarray, allowed: np.ndarray, rate: floa
     Returns:
       The chosen words, bool [total].
     """
-    chosen = np.zeros(len(lines.words), bool)
-    words = np.bincount(lines.row[cost > 0], minlength=lines.rows)
-    wanted = np.maximum(1, np.floor(rate * words + 0.5))
+    wanted = np.maximum(1, np.floor(rate * lines.sums(cost > 0) + 0.5))
     able = np.flatnonzero(allowed & (cost > 0) & (cost <= room))
-    row = lines.row[able]
-    counts = np.bincount(row, minlength=lines.rows)
-    rank = np.arange(len(able)) - np.repeat(np.cumsum(counts) - counts, counts)
-    width = int(counts.max(initial=0))
-    order = np.full((lines.rows, width), _NEVER)
-    order[row, rank] = draw(keys[row], lines.index[able]) >> np.uint64(1)
-    sizes = np.zeros((lines.rows, width), np.int64)
-    sizes[row, rank] = cost[able]
-    by_hash = np.argsort(order, axis=1, kind="stable")
-    fits = np.take_along_axis(sizes, by_hash, axis=1).cumsum(axis=1) <= room
-    fits &= np.arange(width) < np.minimum(wanted, counts)[:, None]
-    taken = np.zeros_like(fits)
-    np.put_along_axis(taken, by_hash, fits, axis=1)
-    chosen[able] = taken[row, rank]
+    row, counts = lines.row[able], np.bincount(lines.row[able], minlength=lines.rows)
+    first = np.cumsum(counts) - counts
+    rank = np.arange(len(able)) - first[row]
+    order = np.full((lines.rows, max(room, counts.max(initial=0))), _NEVER)
+    order[row, rank] = _sortable(draw(keys[row], lines.index[able]), rank)
+    order = _smallest(order, room)  # Every word takes a slot at least.
+    real = order != _NEVER
+    word = able[np.where(real, first[:, None] + _places(order), 0)] if len(able) else np.zeros(order.shape, np.int64)
+    taken = real & (np.arange(room) < wanted[:, None])
+    taken &= np.where(real, cost[word], 0).cumsum(axis=1) <= room
+    chosen = np.zeros(len(lines.words), bool)
+    chosen[word[taken]] = True
     return chosen
 
 
@@ -145,17 +154,18 @@ def slots_of_words(layout: Layout, lines: Lines, chosen: np.ndarray, predictions
     Returns:
       The slots, and which word (an index into `lines.words`) each belongs to, int64 [rows, slots], -1 where unused.
     """
-    word = np.repeat(np.arange(len(chosen)), layout.lengths)
-    hit = np.zeros(layout.body.shape, bool)
-    hit[layout.body] = chosen[word]
-    row, column = np.nonzero(hit)
-    counts = np.bincount(row, minlength=lines.rows)
-    slot = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    positions = np.zeros((lines.rows, predictions), np.int64)
+    word = np.flatnonzero(chosen)
+    lengths, row = layout.lengths[word], lines.row[word]
+    before = np.cumsum(layout.lengths) - layout.lengths
+    first = before[word] - (np.cumsum(layout.counts) - layout.counts)[row] + 1
+    column = runs(first, lengths)
+    word, row = np.repeat(word, lengths), np.repeat(row, lengths)
+    slot = runs(np.zeros(lines.rows, np.int64), np.bincount(row, minlength=lines.rows))
+    positions, unit = np.zeros((2, lines.rows, predictions), np.int64)
     used = np.zeros(positions.shape, bool)
     words = np.full(positions.shape, -1, np.int64)
-    positions[row, slot], used[row, slot], words[row, slot] = column, True, word[chosen[word]]
-    unit = np.where(used, lines.index[words] if len(chosen) else 0, 0)
+    positions[row, slot], used[row, slot], words[row, slot] = column, True, word
+    unit[row, slot] = lines.index[word]
     return Slots(positions, used, unit), words
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdistill.data.draws import draw, uniform
 from jaxdistill.data.vocab import Table, Vocabulary
-from jaxdistill.data.windows import SPECIALS, expand
+from jaxdistill.data.windows import SPECIALS, expand, runs
 from jaxdistill.errors import UserError
 
 
@@ -44,26 +44,33 @@ class Lines:
     """The words of a batch, row after row.
 
     Attributes:
-      words: word ids, [total].
+      words: word ids, int64 [total].
       row: the row of each word, int64 [total].
       index: the place of each word in its row, int64 [total].
-      rows: the number of rows.
+      edges: where each row starts in them, and the end, int64 [rows + 1].
     """
 
     words: np.ndarray
     row: np.ndarray
     index: np.ndarray
-    rows: int
+    edges: np.ndarray
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.edges) - 1
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """The sum over each row's words of whole numbers or flags [total], int64 [rows]."""
+        return np.diff(np.concatenate([[0], np.cumsum(values, dtype=np.int64)])[self.edges])
 
 
 def read_lines(words: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Lines:
     """Gathers windows from a corpus: word ids [n], offsets int64 [rows]."""
     counts = stop - start
-    ends = np.cumsum(counts)
-    index = np.arange(ends[-1] if len(ends) else 0)
-    offset = index + np.repeat(stop - ends, counts)
-    index -= np.repeat(ends - counts, counts)
-    return Lines(words[offset], np.repeat(np.arange(len(counts)), counts), index, len(counts))
+    ids = words[runs(start, counts)].astype(np.int64)
+    edges = np.concatenate([[0], np.cumsum(counts)])
+    return Lines(ids, np.repeat(np.arange(len(counts)), counts), runs(np.zeros_like(counts), counts), edges)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,17 +107,11 @@ def make_cutter(view: View, vocabularies: Mapping[str, Vocabulary], tables: Mapp
             raise UserError(f"a view asks for vocabulary {name!r}; there are {sorted(tables)}")
     own, table = vocabularies[view.vocabulary], tables[view.vocabulary]
     if view.mixed_with is None:
-        return Cutter(own, None, _narrow(table.pieces, table.offsets))
+        return Cutter(own, None, table)
     other, second = vocabularies[view.mixed_with], tables[view.mixed_with]
     pieces = np.concatenate([table.pieces, second.pieces + np.int32(own.size)])
     offsets = np.concatenate([table.offsets, second.offsets[1:] + len(table.pieces)])
-    return Cutter(own, other, _narrow(pieces, offsets))
-
-
-def _narrow(pieces: np.ndarray, offsets: np.ndarray) -> Table:
-    """32-bit offsets where they suffice: batches spend their time in look-ups."""
-    small = len(pieces) < 2**31
-    return Table(pieces=pieces, offsets=offsets.astype(np.int32) if small else offsets)
+    return Cutter(own, other, Table(pieces=pieces, offsets=offsets))
 
 
 def choose_cuts(cutter: Cutter, lines: Lines, probability: float, keys: np.ndarray) -> np.ndarray:
@@ -125,7 +126,7 @@ def choose_cuts(cutter: Cutter, lines: Lines, probability: float, keys: np.ndarr
     if cutter.other is None:
         return lines.words
     mixed = uniform(draw(keys[lines.row], lines.index)) < probability
-    return lines.words + mixed * np.int64((len(cutter.table.offsets) - 1) // 2)
+    return lines.words + mixed * ((len(cutter.table.offsets) - 1) // 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +162,7 @@ def lay_out(own: Vocabulary, table: Table, cuts: np.ndarray, lines: Lines, lengt
       ValueError: the pieces of some row do not fit, that is, the windows were made without one of the vocabularies.
     """
     pieces, lengths = expand(table, cuts)
-    counts = np.bincount(lines.row, weights=lengths, minlength=lines.rows).astype(np.int64)
+    counts = lines.sums(lengths)
     if counts.size and counts.max() > length - SPECIALS:
         raise ValueError(f"a window has {counts.max()} pieces, its row {length - SPECIALS}: windows of other tables?")
     places = np.arange(length)

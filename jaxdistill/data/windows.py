@@ -44,19 +44,21 @@ def expand(table: Table, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
       table: pieces of every word.
-      words: word ids, [n].
+      words: word ids, int64 [n].
 
     Returns:
-      The pieces of all words one after the other, int32 [total], and the number of pieces of each, [n].
+      The pieces of all words one after the other, int32 [total], and the number of pieces of each, int64 [n].
     """
-    first = table.offsets[words]
-    lengths = table.offsets[words + 1] - first
-    ends = np.cumsum(lengths, dtype=lengths.dtype)
-    first += lengths
-    first -= ends
-    index = np.repeat(first, lengths)
-    index += np.arange(len(index), dtype=index.dtype)
-    return table.pieces[index], lengths
+    first = table.offsets.take(words)
+    lengths = table.offsets.take(words + 1) - first
+    return table.pieces.take(runs(first, lengths)), lengths
+
+
+def runs(first: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """For each i `first[i], first[i] + 1, ...`, `lengths[i]` of them, one run after the other, int64."""
+    index = np.repeat(first - np.cumsum(lengths) + lengths, lengths)
+    index += np.arange(len(index))
+    return index
 
 
 def fit_tables(vocabularies: Mapping[str, Vocabulary], tables: Mapping[str, Table], length: int) -> dict[str, Table]:

@@ -99,19 +99,22 @@ def open_corpus(folder: str | os.PathLike, *, verify: bool = False) -> Corpus:
 
 
 def _check_manifest(folder: pathlib.Path, manifest: Any) -> None:
-    if not isinstance(manifest, dict) or not {"format", "counts", "files", "digest"} <= manifest.keys():
-        raise UserError(f"{folder / MANIFEST} is not the manifest of a corpus")
-    if manifest["format"] != FORMAT:
-        raise UserError(
-            f"{folder} has format {manifest['format']}, this jaxdistill reads format {FORMAT}: prepare the corpus again"
-        )
-    if manifest["digest"] != _digest(manifest["files"]):
+    try:
+        version, digest, expected = manifest["format"], manifest["digest"], _digest(manifest["files"])
+    except (KeyError, TypeError):
+        raise UserError(f"{folder / MANIFEST} is not the manifest of a corpus") from None
+    if version != FORMAT:
+        raise UserError(f"{folder} has format {version}, this jaxdistill reads {FORMAT}: prepare the corpus again")
+    if digest != expected:
         raise UserError(f"{folder / MANIFEST} was altered: its digest does not match; prepare the corpus again")
 
 
 def _digest(hashes: dict[str, dict]) -> str:
-    """SHA-256 over format and file hashes: no names, times or versions."""
-    lines = [f"jaxdistill corpus {FORMAT}", *(f"{hashes[name]['sha256']}  {name}" for name in FILES)]
+    """SHA-256 over the format, the hashes and the sizes of the files: no names, times or versions."""
+    lines = [
+        f"jaxdistill corpus {FORMAT}",
+        *(f"{hashes[name]['sha256']} {hashes[name]['bytes']} {name}" for name in FILES),
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -160,8 +161,12 @@ def write_parts(folder: pathlib.Path, chunks: Iterable[Chunk], workers: int, tot
 @contextlib.contextmanager
 def _submitter(workers: int) -> Iterator[Callable]:
     """Yields `submit(function, *arguments)`, which returns a future; or None, the work done, with one worker."""
+
+    def here(function: Callable, *arguments: Any) -> None:
+        function(*arguments)
+
     if workers == 1:
-        yield lambda function, *arguments: function(*arguments)
+        yield here
         return
     pool = concurrent.futures.ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent

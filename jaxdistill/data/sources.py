@@ -196,9 +196,9 @@ def _huggingface_rows(spec: str) -> Iterable[dict]:
         import datasets
     except ImportError:
         raise UserError(f"{spec} needs the datasets library: pip install datasets") from None
-    name, config, split = _dataset(spec, 3)
+    _, name, config, split = (spec + "::").split(":", 3)
     try:
-        yield from datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+        yield from datasets.load_dataset(name, config or None, split=split.rstrip(":") or "train", streaming=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{spec} cannot be read: {error}") from None
 
@@ -209,20 +209,12 @@ def _tensorflow_rows(spec: str) -> Iterable[dict]:
         import tensorflow_datasets
     except ImportError:
         raise UserError(f'{spec} needs TensorFlow Datasets: pip install "jaxdistill[tfds]"') from None
-    name, split = _dataset(spec, 2)
+    _, name, split = (spec + ":").split(":", 2)
     try:
-        table = tensorflow_datasets.load(name, split=split or "train", shuffle_files=False)
+        table = tensorflow_datasets.load(name, split=split.rstrip(":") or "train", shuffle_files=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{spec} cannot be read: {error}") from None
     yield from tensorflow_datasets.as_numpy(table)
-
-
-def _dataset(spec: str, most: int) -> list[str]:
-    parts = spec.split(":")[1:]
-    if len(parts) > most:
-        form = "hf:NAME[:CONFIG][:SPLIT]" if most == 3 else "tfds:NAME[:SPLIT]"
-        raise UserError(f"{spec} has too many parts: write {form}")
-    return parts + [""] * (most - len(parts))
 
 
 def _names(columns: Sequence[str]) -> str:

@@ -58,7 +58,7 @@ def learn_vocabulary(
     """
     if not 0 < coverage <= 1:
         raise UserError(f"coverage is {coverage}, a share of the words: it must be above 0 and at most 1")
-    counts = _normalised(lexicon, Vocabulary(SPECIALS, lowercase, strip_accents, chinese))
+    counts = normalised(lexicon, Vocabulary(SPECIALS, lowercase, strip_accents, chinese))
     if not counts:
         raise UserError("the lexicon has no words to learn a vocabulary from: give a corpus with text")
     counts = _covered(counts, coverage)
@@ -104,7 +104,7 @@ def describe(vocabulary: Vocabulary, lexicon: Lexicon, teacher: Vocabulary | Non
     return told
 
 
-def _normalised(lexicon: Lexicon, settings: Vocabulary) -> Counter:
+def normalised(lexicon: Lexicon, settings: Vocabulary) -> Counter:
     """The words as the vocabulary's tokenizer will see them, with their counts; over-long ones left out."""
     normalizer, splitter = settings.normalizer(), pre_tokenizers.BertPreTokenizer()
     counts = Counter()

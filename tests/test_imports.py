@@ -19,8 +19,8 @@ LAYERS = [
     ["experiment"],
     ["inputs", "memory", "step"],
     ["resolve"],
-    ["train", "evaluate", "export"],
-    ["quickstart"],
+    ["train", "evaluate", "export", "dry_run"],
+    ["fill", "report", "quickstart"],
     ["cli"],
 ]
 # A package named here is imported by these modules alone.

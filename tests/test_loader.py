@@ -72,7 +72,7 @@ def test_closing_stops_the_threads():
     deadline = time.monotonic() + 10
     while threads() > before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert threads() == before
+    assert threads() <= before  # A thread of the test before may have ended meanwhile.
 
 
 def test_waiting_is_measured():

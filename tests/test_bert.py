@@ -27,6 +27,7 @@ SMALL = BertConfig(
     pooler=True,
     dropout=0.1,
     attention_dropout=0.1,
+    eps=0.01,
 )
 PAPER = {"vocab": 4928, "layers": 12, "heads": 12}
 

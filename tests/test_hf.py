@@ -28,12 +28,12 @@ TORCH = transformers.BertConfig(
     num_attention_heads=4,
     intermediate_size=40,
     max_position_embeddings=20,
-    layer_norm_eps=1e-6,
+    layer_norm_eps=0.01,
     hidden_dropout_prob=0.2,
     attention_probs_dropout_prob=0.3,
 )
 OURS = BertConfig(
-    vocab=60, hidden=24, layers=3, heads=4, ffn=40, positions=20, dropout=0.2, attention_dropout=0.3, eps=1e-6
+    vocab=60, hidden=24, layers=3, heads=4, ffn=40, positions=20, dropout=0.2, attention_dropout=0.3, eps=0.01
 )
 WORDS = Vocabulary((*SPECIALS, *"abcdefghij", "##a", "##b", "the", "house"))
 WEIGHTS = "model.safetensors"

@@ -1,3 +1,4 @@
+import errno
 import gzip
 import itertools
 import json
@@ -320,6 +321,26 @@ def test_bad_input_leaves_nothing(tmp_path):
         prepare([], tmp_path / "out")
     with pytest.raises(UserError, match="is a file: name a folder"):
         prepare([write(tmp_path / "b.txt", "words")], path)
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.txt", plain_text(7, 60))
+    write_part, written = parts.write_part, []
+
+    def failing(*arguments):
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+        written.append(1)
+        write_part(*arguments)
+
+    monkeypatch.setattr(parts, "write_part", failing)
+    with pytest.raises(UserError, match=r"No space left on device \(somewhere\): .* run the same command again"):
+        prepare([path], tmp_path / "out", workers=1, chunk_bytes=4000)
+    assert not (tmp_path / "out/manifest.json").exists()
+    monkeypatch.undo()
+    prepare([path], tmp_path / "out", workers=1, chunk_bytes=4000)
+    prepare([path], tmp_path / "whole", workers=1)
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
 
 
 @pytest.fixture

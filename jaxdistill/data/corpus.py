@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+from tqdm import tqdm
 
 from jaxdistill import __version__, files
 from jaxdistill.data import lexicon, parts, words
@@ -175,6 +176,9 @@ def prepare(
     except UserError:
         _remove_if_empty(folder, out)
         raise
+    except OSError as error:
+        what = f"{error.strerror or error} ({error.filename or out})"
+        raise UserError(f"{what}: mend that and run the same command again; it continues from what is done") from None
     hashes = {name: {"bytes": (folder / name).stat().st_size, "sha256": files.sha256(folder / name)} for name in FILES}
     manifest = {
         "format": FORMAT,
@@ -215,7 +219,8 @@ def _merge(folder: pathlib.Path, paths: Sequence[pathlib.Path]) -> dict[str, int
     total = documents = lines = 0
     newlines = 2
     with open(folder / WORDS, "wb") as ids_file, open(folder / "documents.tmp", "wb") as documents_file:
-        for path, chain in zip(paths, chains, strict=True):
+        steps = zip(paths, chains, strict=True)
+        for path, chain in tqdm(steps, total=len(paths), unit="part", desc="merge", disable=None):
             ids, starts, (inner, leading, trailing) = parts.read_part(path)
             newlines += leading
             if not len(ids):

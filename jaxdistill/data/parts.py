@@ -11,6 +11,7 @@ import hashlib
 import multiprocessing
 import os
 import pathlib
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -53,7 +54,7 @@ class Reading:
     """All sources as one stream of blocks, documents parted between them; counts and hashes the text of data sets.
 
     Attributes:
-      progress: bytes of the sources read so far.
+      progress: bytes of the files, or of the text of data sets, read so far.
       described: what is known of each source, as the manifest has it; complete when the stream has ended.
     """
 
@@ -68,14 +69,14 @@ class Reading:
         for source, entry in zip(self.inputs, self.described, strict=True):
             digest, amount = hashlib.sha256(), 0
             for block, position in sources.read(source, self.field):
-                self.progress = before + position
                 if source.is_dataset:
                     digest.update(block)
                     amount += len(block)
+                self.progress = before + (amount if source.is_dataset else position)
                 yield block
             if source.is_dataset:
                 entry |= {"bytes": amount, "sha256": digest.hexdigest()}
-            before += source.size
+            before += amount if source.is_dataset else source.size
             self.progress = before
             yield b"\n\n"
 
@@ -178,7 +179,8 @@ def _submitter(workers: int) -> Iterator[Callable]:
 
 
 def _follow_parent() -> None:
-    """Ends this worker when its parent is killed; waiting for work, it would never notice by itself."""
+    """Ends this worker when its parent is killed (it would wait for work for ever); leaves Ctrl-C to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def wait() -> None:

@@ -8,6 +8,7 @@ import codecs
 import contextlib
 import gzip
 import json
+import os
 import pathlib
 import re
 import zlib
@@ -72,6 +73,8 @@ def find_source(spec: str) -> Source:
         raise UserError(f"{path} is a folder: name its files, for example {path}/*.txt")
     if not path.exists():
         raise UserError(f"{path} does not exist")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path} cannot be read: check its permissions")
     kind = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
     if kind is None:
         raise UserError(

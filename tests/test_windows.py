@@ -121,3 +121,12 @@ def test_bad_input():
         build_windows(words, documents, tables, 16)
     with pytest.raises(UserError, match="no words"):
         build_windows(words[:0], np.array([0]), fit_tables(vocabularies, tables, 16), 16)
+
+
+def test_a_word_that_just_fits_is_kept():
+    vocab = vocabulary(10, "a", 2)
+    cuts = [[vocab.unk], [0] * 6, [0] * 7]
+    fitted = fit_tables({"a": vocab}, {"a": table(vocab, cuts)}, 8)["a"]
+    assert fitted.lengths.tolist() == [1, 6, 1]
+    windows = build_windows(np.array([1, 2, 1, 0], np.uint32), np.array([0, 4]), {"a": fitted}, 8)
+    assert list(zip(windows.start, windows.stop, strict=True)) == [(0, 1), (1, 2), (2, 3), (3, 4)]

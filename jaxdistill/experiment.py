@@ -1,10 +1,10 @@
 """An experiment: the sum of the dataclasses that name its data, models, losses and optimizers; checked when built."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Annotated
 
+from jaxdistill import tree
 from jaxdistill.bert import BertConfig
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.views import View
@@ -134,7 +134,4 @@ class Experiment:
 
     def trains_name(self, name: str) -> bool:
         """Whether the parameter of this name (`student/embeddings/word`) trains."""
-        for pattern, value in self.trains:
-            if re.fullmatch(pattern, name):
-                return value
-        raise UserError(f"no rule of `trains` matches {name!r}: end the rules with ('.*', True) or ('.*', False)")
+        return tree.first_match(self.trains, name)

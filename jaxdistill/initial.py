@@ -1,12 +1,15 @@
 """Where a model's parameters start: at random, or from a Hugging Face folder or hub id."""
 
 import dataclasses
+import hashlib
+import pathlib
 
 import jax
 import jax.numpy as jnp
 
-from jaxdistill import bert
+from jaxdistill import bert, files, hf_files
 from jaxdistill.errors import UserError
+from jaxdistill.hf import read_hf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +19,14 @@ class Random:
     def __call__(self, config: bert.BertConfig, key: jax.Array) -> dict:
         """Parameters of the given shape."""
         return bert.init(config, key)
+
+    def pin(self, commit: str | None) -> "Random":
+        """Nothing to pin."""
+        return self
+
+    def contents(self) -> str:
+        """Nothing is read, so there is nothing to hash."""
+        return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +47,6 @@ class FromHuggingFace:
         Raises:
           UserError: the source has another shape.
         """
-        from jaxdistill.hf import read_hf
-
         found = read_hf(self.source, revision=self.revision, mlm=config.mlm, pooler=config.pooler)
         for name in ("vocab", "hidden", "layers", "heads", "ffn", "positions", "types"):
             if getattr(found.config, name) != getattr(config, name):
@@ -46,6 +55,19 @@ class FromHuggingFace:
                     f"{name}={getattr(config, name)}: start from a model of the same shape"
                 )
         return jax.tree.map(jnp.asarray, found.params)
+
+    def pin(self, commit: str | None) -> "FromHuggingFace":
+        """With the hub's commit as its revision: the one asked for, else the given one, else the newest."""
+        if pathlib.Path(self.source).is_dir():
+            return self
+        _, found = hf_files.locate(self.source, self.revision or commit, ["config.json"])
+        return dataclasses.replace(self, revision=found)
+
+    def contents(self) -> str:
+        """A hash over a folder's weights; empty for the hub, where the revision says it."""
+        folder = pathlib.Path(self.source)
+        weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+        return hashlib.sha256("".join(files.sha256(path) for path in weights).encode()).hexdigest() if weights else ""
 
 
 Start = Random | FromHuggingFace

@@ -122,6 +122,32 @@ def parse(function: Callable, arguments: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def join(*functions: Callable) -> Callable[..., list[dict[str, Any]]]:
+    """A function with the knobs of all of them, whose names differ; called, it returns the arguments of each.
+
+    Its docstring is that of the first.
+    """
+    signatures = [inspect.signature(function) for function in functions]
+
+    def joined(**values):
+        return [{name: values[name] for name in signature.parameters} for signature in signatures]
+
+    merged = [
+        parameter.replace(kind=parameter.KEYWORD_ONLY)
+        for signature in signatures
+        for parameter in signature.parameters.values()
+    ]
+    joined.__signature__ = inspect.Signature(merged)
+    joined.__annotations__ = {
+        name: hint
+        for function in functions
+        for name, hint in typing.get_type_hints(function, include_extras=True).items()
+        if name != "return"
+    }
+    joined.__doc__ = inspect.getdoc(functions[0])
+    return joined
+
+
 def help(function: Callable) -> str:
     """Every knob of a config with its type, default and meaning, below the config's docstring."""
     lines = [inspect.getdoc(function)] if function.__doc__ else []

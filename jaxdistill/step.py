@@ -1,5 +1,6 @@
 """The training step: one pure, jitted function from (state, batch) to (state, metrics)."""
 
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -70,6 +71,16 @@ def state_shardings(experiment: Experiment, state: State, mesh: jax.sharding.Mes
             for role in trained
         },
     }
+
+
+def params(state: State) -> dict:
+    """The parameters of every model and the bridge."""
+    return tree.merge(state["trained"], state["frozen"])
+
+
+def kept(state: State) -> State:
+    """What a checkpoint holds; the rest is where the run started."""
+    return {name: part for name, part in state.items() if name != "frozen"}
 
 
 def forward(
@@ -200,6 +211,40 @@ def make_train_step(
         return {"step": number + 1, "trained": new, "frozen": frozen, "optimizer": optimizer}, metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def kernel_gradients(experiment: Experiment, mesh: jax.sharding.Mesh | None = None) -> Callable[[State, Any], dict]:
+    """Builds `(state, batch) -> {"kernel_gradient/TERM": norm}`: what each term pulls at the student's layer kernels.
+
+    Weights are included and dropout is off. Of a batch that is accumulated, the first micro-batch is used.
+    """
+    rows = experiment.run.micro_batch * (mesh.size if mesh else 1) or experiment.data.batch
+
+    def norms(state, batch):
+        trained, frozen = state["trained"], state["frozen"]
+
+        def weighted(trained, name):
+            everything = tree.merge(trained, frozen)
+            term = experiment.terms[name]
+            if hasattr(term, "parameters"):
+                return term.weight * term.parameters(everything, everything[BRIDGE][name])[0]
+            return batch_loss(experiment, everything, batch, {}, {name: counts[name]})[0]
+
+        counts = term_counts(experiment, batch)
+        found = {}
+        for name in experiment.terms:
+            gradient = tree.flatten(jax.grad(weighted)(trained, name).get("student", {}))
+            kernels = [leaf for path, leaf in gradient.items() if re.fullmatch(r"layers/.*/kernel", path)]
+            found[f"kernel_gradient/{name}"] = jnp.sqrt(sum((jnp.sum(leaf**2) for leaf in kernels), jnp.zeros(())))
+        return found
+
+    jitted = jax.jit(norms)
+
+    def measure(state, batch):
+        part = jax.tree.map(lambda x: x[:rows], dict(batch))
+        return {name: float(value) for name, value in jitted(state, part).items()}
+
+    return measure
 
 
 def flops_per_step(experiment: Experiment) -> int:

@@ -1,0 +1,244 @@
+"""The command line: `jaxdistill COMMAND`, one for each stage."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import jaxdistill
+from jaxdistill import knobs
+from jaxdistill.errors import UserError
+
+TRAIN = """usage: jaxdistill train CONFIG --workdir RUN [knobs]
+       jaxdistill train CONFIG --help
+
+Trains in a workdir, evaluates, and saves checkpoints. Run again, the same command continues, to the same bits.
+CONFIG is a name, or the path of a Python file with a function `config` of your own. By name there are: {names}.
+Its --help lists every knob with its default and meaning."""
+
+
+def _where(
+    workdir: Annotated[str, "the run's folder: checkpoints, metrics, scores", "The run"],
+    dry_run: Annotated[bool, "build everything, print sizes and costs, train nothing"] = False,
+    fallback: Annotated[bool, "go on from the checkpoint before one that can't be restored"] = False,
+):
+    """Where a run lives."""
+
+
+def _train(arguments: Sequence[str]) -> None:
+    names = ", ".join(sorted(path.stem for path in knobs.folder().glob("*.py") if path.stem != "__init__"))
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(TRAIN.format(names=names))
+        return
+    from jaxdistill.experiment import Run
+
+    function = knobs.load(arguments[0])
+    joined = knobs.join(function, _where, Run)
+    if {"-h", "--help"} & set(arguments[1:]):
+        print(knobs.help(joined))
+        return
+    config, where, run = joined(**knobs.parse(joined, arguments[1:]))
+    if run["deterministic"]:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+    experiment = dataclasses.replace(function(**config), run=Run(**run))
+    if where["dry_run"]:
+        from jaxdistill.dry_run import dry_run
+
+        print("\n".join(dry_run(experiment)))
+        return
+    from jaxdistill.train import train
+
+    result = train(experiment, where["workdir"], fallback=where["fallback"])
+    if result.scores:
+        from jaxdistill.report import score_table
+
+        print(score_table(result.scores))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from jaxdistill.data.corpus import prepare
+
+    made = prepare(options.sources, options.out, workers=options.workers, field=options.field)["counts"]
+    print(
+        f"{options.out}: {made['words']:,} words of {made['types']:,} kinds in {made['documents']:,} documents; next: "
+        f"jaxdistill vocab {options.out} --out vocab.txt"
+    )
+
+
+def _vocab(options: argparse.Namespace) -> None:
+    from jaxdistill.data.corpus import open_corpus
+    from jaxdistill.data.vocab import read_vocabulary, write_tokenizer
+    from jaxdistill.data.wordpiece import describe, learn_vocabulary
+    from jaxdistill.files import write_text
+
+    corpus = open_corpus(options.corpus)
+    held_out = open_corpus(options.held_out) if options.held_out else None
+    teacher = read_vocabulary(options.teacher) if options.teacher else None
+    made = learn_vocabulary(corpus.lexicon, options.size, lowercase=not options.cased)
+    if options.out.endswith(".txt"):
+        write_text(options.out, "".join(piece + "\n" for piece in made.pieces))
+    else:
+        write_tokenizer(made, options.out, options.max_length)
+    print(f"{options.out}: {made.size:,} pieces")
+    for name, opened in (("the corpus", corpus), ("held-out text", held_out)):
+        if opened:
+            facts = describe(made, opened.lexicon, teacher)
+            print(f"  on {name}: " + ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in facts.items()))
+
+
+def _model(source: str, role: str, revision: str | None = None):
+    """A run's model or a Hugging Face folder's, as something to measure."""
+    from jaxdistill.evaluate import Model
+    from jaxdistill.export import is_run, read_run
+    from jaxdistill.hf import read_hf
+
+    if is_run(source):
+        found = read_run(source, role)
+        return Model(found.config, found.params, found.vocabulary)
+    found = read_hf(source, revision=revision, fresh_heads=False)
+    if found.vocabulary is None:
+        raise UserError(f"{source} has no tokenizer beside its weights: add its vocab.txt or tokenizer.json")
+    return Model(found.config, found.params, found.vocabulary)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from jaxdistill.data.masking import Masking
+    from jaxdistill.evaluate import score
+    from jaxdistill.files import write_json
+    from jaxdistill.inputs import read_inputs
+    from jaxdistill.report import score_table
+
+    models = {source: _model(source, options.role) for source in options.models}
+    for source, model in models.items():
+        if model.config.positions < options.length:
+            raise UserError(f"{source} has {model.config.positions} positions: choose a --length of at most that")
+    inputs = read_inputs(options.corpus, {name: m.vocabulary for name, m in models.items()}, options.length)
+    held_out = inputs.held_out(Masking(predictions=options.predictions), options.seed, options.rows)
+    scores = score(models, held_out, batch=options.batch)
+    print(score_table(scores))
+    if options.json:
+        write_json(options.json, {name: dataclasses.asdict(value) for name, value in scores.items()})
+
+
+def _export(options: argparse.Namespace) -> None:
+    from jaxdistill.export import export
+
+    export(options.run, options.out, role=options.role, step=options.step, dtype=options.dtype, replace=options.replace)
+
+
+def _fill(options: argparse.Namespace) -> None:
+    from jaxdistill.fill import fill
+
+    for found in fill(_model(options.model, options.role), options.text, options.top):
+        print("  ".join(f"{piece} {probability:.1%}" for piece, probability in found))
+
+
+def _quickstart(options: argparse.Namespace) -> None:
+    from jaxdistill.quickstart import quickstart
+
+    quickstart(options.workdir, text=options.text, teacher=options.teacher, minutes=options.minutes)
+
+
+def _env(options: argparse.Namespace) -> None:
+    import platform
+
+    import jax
+
+    from jaxdistill.manifest import PACKAGES, _version
+
+    print(f"jaxdistill {jaxdistill.__version__}")
+    print(f"python {platform.python_version()} on {platform.platform()}")
+    for name in PACKAGES:
+        print(f"{name} {_version(name)}")
+    print(f"devices: {', '.join(f'{d.platform} {d.device_kind}' for d in jax.devices())}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "jaxdistill", description="Distil BERT-family models into very small ones.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"jaxdistill {jaxdistill.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name, function, meaning):
+        made = commands.add_parser(name, help=meaning, description=meaning, allow_abbrev=False)
+        made.set_defaults(function=function)
+        return made
+
+    def run_model(made):
+        made.add_argument("--role", default="student", help="which model of a run: student (default) or teacher")
+
+    made = command("quickstart", _quickstart, "Distil a small model from start to end, offline, in minutes.")
+    made.add_argument("--workdir", default="quickstart", help="where everything goes (default quickstart)")
+    made.add_argument("--text", nargs="+", default=(), metavar="FILE", help="your own text instead of documentation")
+    made.add_argument("--teacher", help="a BERT folder or hub id instead of a teacher trained on the spot")
+    made.add_argument("--minutes", type=float, default=8.0, help="how long it may take, about (default 8)")
+
+    made = command("prepare", _prepare, "Turn text into a corpus: word ids and a lexicon.")
+    made.add_argument("sources", nargs="+", metavar="FILE", help=".txt, .txt.gz, .jsonl, .parquet, hf:NAME, tfds:NAME")
+    made.add_argument("--out", required=True, metavar="CORPUS", help="the folder to make")
+    made.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    made.add_argument("--field", default="text", help="the field of a row that holds the text (default text)")
+
+    made = command("vocab", _vocab, "Learn a vocabulary of WordPieces from a corpus's word counts.")
+    made.add_argument("corpus", metavar="CORPUS", help="a folder that prepare made")
+    made.add_argument("--size", type=int, default=4928, help="pieces, specials included (default 4928)")
+    made.add_argument("--out", required=True, help="a vocab.txt, or a folder for all tokenizer files")
+    made.add_argument("--cased", action="store_true", help="keep case and accents (default: uncased)")
+    made.add_argument("--held-out", metavar="CORPUS", help="also measure it on this corpus")
+    made.add_argument("--teacher", help="a vocabulary or model folder: report the share of pieces in common")
+    made.add_argument("--max-length", type=int, default=512, help="model_max_length of the tokenizer (default 512)")
+
+    commands.add_parser("train", help="Train a config in a workdir; run again to continue.", add_help=False)
+
+    made = command("evaluate", _evaluate, "Masked-word accuracy and perplexity of runs and Hugging Face folders.")
+    made.add_argument("models", nargs="+", metavar="MODEL", help="a run's workdir, a model folder or a hub id")
+    made.add_argument("--corpus", required=True, help="held-out text, prepared; compared models see the same words")
+    made.add_argument("--length", type=int, default=128, help="positions in a row (default 128)")
+    made.add_argument("--predictions", type=int, default=20, help="masked positions in a row (default 20)")
+    made.add_argument("--rows", type=int, default=0, help="windows to score (default: all)")
+    made.add_argument("--batch", type=int, default=32, help="rows at a time (default 32)")
+    made.add_argument("--seed", type=int, default=0, help="of the masks (default 0)")
+    made.add_argument("--json", help="also write the scores to this file")
+    run_model(made)
+
+    made = command("export", _export, "Write a run's model as a Hugging Face folder.")
+    made.add_argument("run", metavar="RUN", help="the run's workdir, finished or not")
+    made.add_argument("--out", required=True, metavar="FOLDER", help="the folder to write")
+    made.add_argument("--step", type=int, help="which checkpoint (default: the newest)")
+    made.add_argument("--dtype", default="float32", choices=("float32", "float16"), help="type of the weights")
+    made.add_argument("--replace", action="store_true", help="replace a folder that is no export of ours")
+    run_model(made)
+
+    made = command("fill", _fill, "Fill in [MASK].")
+    made.add_argument("model", metavar="FOLDER", help="a model folder, a hub id or a run's workdir")
+    made.add_argument("text", help='such as "The capital of [MASK] is Rome."')
+    made.add_argument("--top", type=int, default=5, help="pieces to show for each mask (default 5)")
+    run_model(made)
+
+    command("env", _env, "Versions and devices, for bug reports.")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; the exit code is 0, or 2 for bad input, 130 for an interrupt."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if arguments[:1] == ["train"]:
+            _train(arguments[1:])
+        else:
+            options = _parser().parse_args(arguments)
+            options.function(options)
+    except UserError as error:
+        print(f"jaxdistill: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""What a run would take: everything is built and compiled, nothing is trained."""
+
+import jax
+
+from jaxdistill import sharding
+from jaxdistill import step as steps
+from jaxdistill.experiment import Experiment
+from jaxdistill.inputs import make_batches, read_inputs, read_vocabularies
+from jaxdistill.resolve import describe, resolve
+
+MIB = 2**20
+
+
+def dry_run(experiment: Experiment) -> list[str]:
+    """Lines with parameters, tokens per epoch, FLOPs per step, and bytes per device of the compiled step.
+
+    Raises:
+      UserError: the experiment could not run.
+    """
+    inputs = read_inputs(experiment.data.corpus, read_vocabularies(experiment.data), experiment.data.length)
+    mesh = sharding.make_mesh(experiment.run.fsdp, experiment.run.devices)
+    batches = make_batches(experiment.data, inputs, experiment.seed)
+    experiment, _, _ = resolve(experiment, inputs, mesh, "", None)
+    shapes = jax.eval_shape(lambda: steps.init_state(experiment))
+    place = steps.state_shardings(experiment, shapes, mesh)
+    state = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, place)
+    rows = sharding.batch_sharding(mesh)
+    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), batches(0))
+    update = steps.make_train_step(experiment, mesh, experiment.run.micro_batch * mesh.size)
+    memory = update.lower(state, batch).compile().memory_analysis()
+    lines = describe(experiment, inputs, mesh)
+    if memory is not None:
+        lines.append(
+            f"  bytes per device: state and batch {memory.argument_size_in_bytes / MIB:,.1f} MiB, activations and "
+            f"gradients {memory.temp_size_in_bytes / MIB:,.1f} MiB"
+        )
+    epochs = experiment.steps * experiment.data.batch / len(inputs.windows)
+    lines.append(
+        f"  the whole run: {experiment.steps * steps.flops_per_step(experiment):.3g} FLOP, "
+        f"{experiment.steps * experiment.data.batch * experiment.data.length:,} positions, {epochs:.2f} epochs"
+    )
+    return lines

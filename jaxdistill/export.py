@@ -1,0 +1,136 @@
+"""From a run's checkpoint to a Hugging Face folder: the student alone, or the teacher trained on mixed input."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from jaxdistill import bert, files, manifest, model_card, tree
+from jaxdistill.bert import BertConfig
+from jaxdistill.checkpoint import Checkpoints
+from jaxdistill.data.vocab import Vocabulary, read_vocabulary
+from jaxdistill.errors import UserError
+from jaxdistill.hf import write_hf
+from jaxdistill.initial import FromHuggingFace
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """A model taken out of a run: its shape, parameters and vocabulary, the step, and the run's manifest."""
+
+    config: BertConfig
+    params: Mapping[str, Any]
+    vocabulary: Vocabulary
+    step: int
+    manifest: Mapping[str, Any]
+
+
+def is_run(folder: str | os.PathLike) -> bool:
+    """Whether a folder is a run's workdir."""
+    return (pathlib.Path(folder) / manifest.NAME).is_file()
+
+
+def read_run(workdir: str | os.PathLike, role: str = "student", step: int | None = None) -> Trained:
+    """Reads one model of a run, finished or not, from its newest checkpoint or the one of a step.
+
+    Raises:
+      UserError: there is no run or no checkpoint, the run has no such model, or the checkpoint is damaged.
+    """
+    workdir = pathlib.Path(workdir)
+    saved = manifest.read_manifest(workdir)
+    if saved is None:
+        raise UserError(f"{workdir} is not the workdir of a run: it has no {manifest.NAME}")
+    asked = saved["config"]
+    if role not in asked["models"]:
+        raise UserError(f"the run in {workdir} has no {role!r}; its models are {', '.join(sorted(asked['models']))}")
+    config = BertConfig(**{name: value for name, value in asked["models"][role].items() if name != "type"})
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+        for name, leaf in tree.flatten(bert.shapes(config)).items()
+        if tree.first_match(asked["trains"], f"{role}/{name}")
+    }
+    with Checkpoints(workdir / "checkpoints", readonly=True) as checkpoints:
+        if step is None and not checkpoints.steps():
+            raise UserError(f"the run in {workdir} has no checkpoint yet: let it train until its first one")
+        step = checkpoints.steps()[-1] if step is None else step
+        shapes = {"trained": {role: tree.unflatten(wanted)}}
+        params = checkpoints.restore(shapes, step, partial=True)["trained"][role] if wanted else {}
+    start = asked["start"][role]
+    if start["type"] == "FromHuggingFace":
+        source = FromHuggingFace(start["source"], start["revision"])(config, jax.random.key(0))
+        params = tree.unflatten(tree.flatten(source) | tree.flatten(params))
+    name = asked["data"]["views"][role]["vocabulary"]
+    return Trained(config, params, read_vocabulary(workdir / "vocabularies" / name), step, saved)
+
+
+def export(
+    workdir: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    role: str = "student",
+    step: int | None = None,
+    dtype: str = "float32",
+    replace: bool = False,
+    notify: Callable[[str], None] = print,
+) -> None:
+    """Writes a model of a run as a folder that `transformers` loads, with its tokenizer and model card.
+
+    Args:
+      workdir: the run; an unfinished one is exported as it stands.
+      out: the folder to write.
+      role: which of its models.
+      step: which checkpoint; the newest when None.
+      dtype: `float32` or `float16`.
+      replace: replace a folder that is no export of ours.
+      notify: is told what was written.
+
+    Raises:
+      UserError: see `read_run` and `write_hf`.
+    """
+    found = read_run(workdir, role, step)
+    total = found.manifest["config"]["steps"]
+    write_hf(
+        out,
+        found.config,
+        found.params,
+        found.vocabulary,
+        _card(workdir, out, found, role, dtype),
+        dtype=dtype,
+        replace=replace,
+    )
+    state = "" if found.step == total else f", unfinished: step {found.step:,} of {total:,}"
+    notify(f"wrote the {role} to {out} ({bert.parameter_count(found.config):,} parameters, {dtype}{state})")
+
+
+def _card(workdir, out, found: Trained, role: str, dtype: str) -> str:
+    asked, scores_path = found.manifest["config"], pathlib.Path(workdir) / "scores.json"
+    scored = files.read_json(scores_path) if scores_path.is_file() else {}
+    scores = scored["scores"] if scored.get("step") == found.step else {}
+    base = next(
+        (start for name, start in sorted(asked["start"].items(), reverse=True) if start["type"] == "FromHuggingFace"),
+        None,
+    )
+    method, _, variant = asked["name"].partition("/")
+    facts = model_card.Facts(
+        name=pathlib.Path(out).name,
+        config=found.config,
+        vocabulary=found.vocabulary.size,
+        step=found.step,
+        steps=asked["steps"],
+        method=method,
+        variant=variant or None,
+        role=role,
+        base_model=base["source"] if base else None,
+        base_revision=base["revision"] if base else None,
+        corpus_sha256=found.manifest["data"].get("corpus"),
+        dtype=dtype,
+        scores=scores,
+        scores_on=f"held-out corpus {scored['corpus'][:12]}" if scores else None,
+        scores_command=f"jaxdistill evaluate {workdir} --corpus HELD_OUT" if scores else None,
+        versions={name: version for name, version in found.manifest["packages"].items() if version},
+    )
+    return model_card.model_card(facts)

@@ -1,0 +1,50 @@
+"""Filling in `[MASK]` with a masked-language model, for a person to look at."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdistill import bert
+from jaxdistill.errors import UserError
+from jaxdistill.evaluate import Model
+
+
+def fill(model: Model, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
+    """The likeliest pieces at each `[MASK]` of a text.
+
+    Args:
+      model: the model.
+      text: holds `[MASK]` at least once.
+      top: how many pieces for each.
+
+    Returns:
+      For each mask, pieces and their probabilities, the likeliest first.
+
+    Raises:
+      UserError: the text has no `[MASK]` or is too long.
+    """
+    vocabulary, config = model.vocabulary, model.config
+    ids = vocabulary.tokenizer().encode(text).ids
+    places = [place for place, piece in enumerate(ids) if piece == vocabulary.mask]
+    if not places:
+        raise UserError(f"{text!r} has no [MASK]: write it where a word is to be filled in")
+    if len(ids) > config.positions:
+        raise UserError(f"the text has {len(ids)} pieces, the model reads {config.positions}: shorten it")
+    row = jnp.asarray([ids], jnp.int32)
+    outputs = bert.Bert(config).apply(
+        {"params": model.params}, row, jnp.ones(row.shape, bool), positions=jnp.asarray([places], jnp.int32)
+    )
+    scores = bert.logits(outputs.predictions, model.params["embeddings"]["word"], model.params["mlm"]["bias"])[0]
+    probabilities = np.array(jax.nn.softmax(scores, axis=-1))[:, : vocabulary.size]
+    best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
+    return [
+        [(vocabulary.pieces[piece], float(row[piece])) for piece in pieces]
+        for pieces, row in zip(best, probabilities, strict=True)
+    ]
+
+
+def fill_in(model: Model, text: str) -> str:
+    """The text with every `[MASK]` replaced by its likeliest piece."""
+    for (piece, _), *_ in fill(model, text, top=1):
+        text = text.replace("[MASK]", piece, 1)
+    return text

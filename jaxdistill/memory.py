@@ -1,0 +1,83 @@
+"""How many rows fit a device: an estimate of a training step's bytes, and the micro-batch that follows from it."""
+
+import math
+import os
+
+import jax
+
+from jaxdistill import bert, tree
+from jaxdistill.errors import UserError
+from jaxdistill.experiment import Experiment
+
+CPU_ROWS = 32
+"""On a CPU larger micro-batches run no faster: their activations only leave the caches."""
+
+
+def row_bytes(experiment: Experiment) -> int:
+    """Bytes that one row keeps from the forward to the backward pass: an estimate, from above.
+
+    A layer keeps its seven inputs of width `hidden`, two of width `ffn` and two square matrices for each head; the MLM
+    head its scores, as float32 three times over.
+    """
+    length, predictions, total = experiment.data.length, experiment.data.masking.predictions, 0
+    for role, config in experiment.models.items():
+        size = 2 if config.dtype == "bfloat16" else 4
+        squares = 0 if config.attention == "fused" else 2 * config.heads * length
+        layer = length * (7 * config.hidden + 2 * config.ffn + squares) * size
+        vocab = config.vocab
+        if experiment.mixed and experiment.mixed.reader == role:
+            vocab += experiment.models[experiment.mixed.other].vocab
+        total += config.layers * layer + (predictions * vocab * 12 if config.mlm else 0)
+    return total
+
+
+def state_bytes(experiment: Experiment) -> int:
+    """Bytes of parameters, gradients and two moments of every model that trains, in float32; nothing sharded."""
+    total = 0
+    for role, config in experiment.models.items():
+        for name, leaf in tree.flatten(bert.shapes(config)).items():
+            total += math.prod(leaf.shape) * (16 if experiment.trains_name(f"{role}/{name}") else 4)
+    return total
+
+
+def device_bytes(device: jax.Device) -> int:
+    """Memory that a device has for us; a CPU's is its share of what is free now."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return free // len([other for other in jax.local_devices() if other.platform == device.platform])
+
+
+def choose_micro_batch(experiment: Experiment, devices: int, memory: int, cpu: bool) -> int:
+    """Rows per device at a time: as many as fit in two thirds of what the state leaves, by halves of the whole.
+
+    Args:
+      experiment: what runs; its `run.micro_batch` is taken as it is when it is not 0.
+      devices: how many share the batch.
+      memory: bytes of one of them.
+      cpu: whether they are CPUs.
+
+    Raises:
+      UserError: the batch does not divide, or a single row does not fit.
+    """
+    batch, given = experiment.data.batch, experiment.run.micro_batch
+    if batch % devices:
+        raise UserError(f"a batch of {batch} rows does not divide over {devices} devices: choose a multiple")
+    rows = batch // devices
+    if given:
+        if rows % given:
+            raise UserError(
+                f"micro_batch={given} does not divide the {rows} rows of each device (batch {batch}, {devices} devices)"
+            )
+        return given
+    room = (memory - state_bytes(experiment) // experiment.run.fsdp) * 2 // 3
+    most = room // max(row_bytes(experiment), 1)
+    if most < 1:
+        raise UserError(
+            f"one row needs about {row_bytes(experiment) / 2**20:,.0f} MiB beside a state of "
+            f"{state_bytes(experiment) / 2**20:,.0f} MiB, more than the {memory / 2**20:,.0f} MiB of a device: use a "
+            "smaller model, a shorter length, or --fsdp"
+        )
+    most = min(most, CPU_ROWS) if cpu else most
+    return max(divisor for divisor in range(1, rows + 1) if rows % divisor == 0 and divisor <= most)

@@ -1,0 +1,101 @@
+"""From the experiment that was asked for to the one that runs: micro-batch, pinned revisions, hashes; a summary."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from jaxdistill import bert, manifest, memory
+from jaxdistill import step as steps
+from jaxdistill.errors import UserError
+from jaxdistill.experiment import Experiment
+from jaxdistill.inputs import Inputs
+
+MAY_CHANGE = frozenset({"run", "data.corpus", "data.held_out", "data.vocabularies"})
+"""Fields that may change when a run continues: how it runs, and paths, of which the contents are compared instead."""
+
+
+def resolve(
+    experiment: Experiment,
+    inputs: Inputs,
+    mesh: jax.sharding.Mesh,
+    workdir: str | os.PathLike,
+    saved: Mapping[str, Any] | None,
+) -> tuple[Experiment, dict[str, Any], list[str]]:
+    """Settles what was left open, and checks that a saved run may go on.
+
+    Args:
+      experiment: as the config gave it.
+      inputs: the corpus and vocabularies that it names.
+      mesh: the devices.
+      workdir: for messages.
+      saved: the manifest in the workdir, if there is one; its micro-batch is kept where it divides, and its commits of
+        hub models hold where no revision was asked for.
+
+    Returns:
+      The experiment that runs, its manifest, and lines to print.
+
+    Raises:
+      UserError: vocabularies do not fit the models, the batch does not divide, or the saved run is another one.
+    """
+    for role, view in experiment.data.views.items():
+        vocabulary, rows = inputs.vocabularies[view.vocabulary], experiment.models[role].vocab
+        if vocabulary.size > rows:
+            raise UserError(
+                f"the vocabulary {view.vocabulary!r} has {vocabulary.size:,} pieces, but the model {role!r} only "
+                f"{rows:,} rows: they do not belong together"
+            )
+    kept = saved["config"] if saved else {"run": {}, "start": {}}
+    starts = {role: start.pin(kept["start"].get(role, {}).get("revision")) for role, start in experiment.start.items()}
+    experiment = dataclasses.replace(experiment, start=starts)
+    rows = kept["run"].get("micro_batch", 0)
+    if not experiment.run.micro_batch and rows and experiment.data.batch % (rows * mesh.size) == 0:
+        experiment = _with_micro_batch(experiment, rows)
+    device = mesh.devices.flat[0]
+    rows = memory.choose_micro_batch(experiment, mesh.size, memory.device_bytes(device), device.platform == "cpu")
+    experiment = _with_micro_batch(experiment, rows)
+    current = manifest.manifest(experiment, _hashes(experiment, inputs))
+    folders = {f"start.{role}.source" for role, start in starts.items() if start.contents()}
+    notes = manifest.check_manifest(workdir, saved, current, MAY_CHANGE | folders) if saved else []
+    return experiment, current, [f"note: {line}" for line in notes]
+
+
+def _with_micro_batch(experiment: Experiment, rows: int) -> Experiment:
+    return dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, micro_batch=rows))
+
+
+def _hashes(experiment: Experiment, inputs: Inputs) -> dict[str, str]:
+    hashes = {"corpus": inputs.corpus.manifest["digest"]}
+    hashes |= {f"vocabulary of {name}": vocabulary.digest for name, vocabulary in inputs.vocabularies.items()}
+    contents = {role: start.contents() for role, start in experiment.start.items()}
+    return hashes | {f"weights of {role}": digest for role, digest in contents.items() if digest}
+
+
+def describe(experiment: Experiment, inputs: Inputs, mesh: jax.sharding.Mesh) -> list[str]:
+    """Lines that say what is about to run: models, data, and the work of a step."""
+    data, run = experiment.data, experiment.run
+    lines = [
+        f"{experiment.name}: {experiment.steps:,} steps of {data.batch:,} rows of {data.length}, seed {experiment.seed}"
+    ]
+    for role, config in experiment.models.items():
+        lines.append(
+            f"  {role}: {config.layers} x {config.hidden}, {config.heads} heads, {config.vocab:,} pieces, "
+            f"{bert.parameter_count(config):,} parameters, {config.attention} attention "
+            f"(attention dropout {config.attention_dropout:g}), {config.dtype}"
+        )
+    for role, view in data.views.items():
+        windows = inputs.windows
+        mixed = f", mixed with {view.mixed_with} at {view.probability:g}" if view.mixed_with else ""
+        lines.append(
+            f"  {role} reads {windows.tokens(view.vocabulary):,} tokens an epoch in {len(windows):,} windows, "
+            f"{windows.padding(view.vocabulary):.1%} padding under its own cut{mixed}"
+        )
+    micro = run.micro_batch * mesh.size
+    kind = mesh.devices.flat[0].device_kind
+    lines.append(
+        f"  {mesh.size} x {kind} (data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}), {micro} rows at a time, "
+        f"{steps.flops_per_step(experiment) / 1e12:.3g} TFLOP a step"
+    )
+    return lines

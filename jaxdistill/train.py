@@ -1,0 +1,293 @@
+"""The training loop: a run in a workdir, that can be killed at any instant and continues to the same bits."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdistill import evaluate, files, manifest, sharding, signals
+from jaxdistill import step as steps
+from jaxdistill.checkpoint import Checkpoints, abstract
+from jaxdistill.chips import peak_flops
+from jaxdistill.data.loader import Prefetch, to_global
+from jaxdistill.data.vocab import write_tokenizer
+from jaxdistill.errors import UserError
+from jaxdistill.experiment import Experiment
+from jaxdistill.inputs import Inputs, make_batches, read_inputs, read_vocabularies
+from jaxdistill.lock import locked
+from jaxdistill.metrics import Meter, MetricsLog
+from jaxdistill.progress import Progress
+from jaxdistill.resolve import describe, resolve
+
+CHECKPOINTS = "checkpoints"
+SCORES = "scores.json"
+VOCABULARIES = "vocabularies"
+BAD_BATCH = "not_finite.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a call of `train` ended.
+
+    Attributes:
+      step: updates done.
+      finished: all of them.
+      scores: held-out scores by role, when the run is finished and has a held-out corpus.
+    """
+
+    step: int
+    finished: bool
+    scores: Mapping[str, evaluate.Scores] = dataclasses.field(default_factory=dict)
+
+
+def train(
+    experiment: Experiment,
+    workdir: str | os.PathLike,
+    *,
+    notify: Callable[[str], None] = print,
+    fallback: bool = False,
+) -> Result:
+    """Trains in a workdir; run again, it continues, or says that it is done.
+
+    Args:
+      experiment: what to compute, and how.
+      workdir: holds `experiment.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `scores.json`.
+      notify: is told, a line at a time, what happens.
+      fallback: go on from the checkpoint before one that cannot be restored.
+
+    Raises:
+      UserError: the workdir holds another run, is in use, or a checkpoint cannot be restored; the data do not fit; the
+        loss is not finite (the batch is saved beside the last good checkpoint).
+    """
+    workdir = pathlib.Path(workdir)
+    with locked(workdir), compiled_programs(workdir), signals.catching() as stopped:
+        run = _Run(experiment, workdir, notify, fallback)
+        if run.start < run.experiment.steps:
+            reached = run.go_on(stopped)
+            if reached < run.experiment.steps:
+                notify(f"stopped by {stopped()} after step {reached:,}, which is saved; the same command continues")
+                return Result(reached, finished=False)
+        return run.finish()
+
+
+@contextlib.contextmanager
+def compiled_programs(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps compiled programs in the workdir, so that a run that continues need not compile again."""
+    options = {
+        "jax_compilation_cache_dir": str(workdir / "programs"),
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    try:
+        for name, value in options.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+class _Run:
+    """A run that is open: its data, its state and its files."""
+
+    def __init__(self, experiment: Experiment, workdir: pathlib.Path, notify: Callable[[str], None], fallback: bool):
+        self.workdir, self.notify = workdir, notify
+        self.vocabularies = read_vocabularies(experiment.data)
+        inputs = read_inputs(experiment.data.corpus, self.vocabularies, experiment.data.length)
+        self.mesh = sharding.make_mesh(experiment.run.fsdp, experiment.run.devices)
+        self.batches = make_batches(experiment.data, inputs, experiment.seed)
+        saved = manifest.read_manifest(workdir)
+        self.checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=experiment.run.keep, notify=notify)
+        if saved is None and self.checkpoints.steps():
+            raise UserError(f"{workdir} holds checkpoints but no {manifest.NAME}: choose another --workdir")
+        self.experiment, current, notes = resolve(experiment, inputs, self.mesh, workdir, saved)
+        for line in (*notes, *describe(self.experiment, inputs, self.mesh)):
+            notify(line)
+        self.state = steps.init_state(self.experiment)
+        self.state = jax.device_put(self.state, steps.state_shardings(self.experiment, self.state, self.mesh))
+        if jax.process_index() == 0:
+            for name, vocabulary in self.vocabularies.items():
+                write_tokenizer(vocabulary, workdir / VOCABULARIES / name, experiment.data.length)
+            manifest.write_manifest(workdir, current)
+        self.start = 0
+        if self.checkpoints.steps():
+            self.state |= self.checkpoints.restore(abstract(steps.kept(self.state)), fallback=fallback)
+            self.start = int(self.state["step"])
+            notify(f"continuing from step {self.start:,} of {self.experiment.steps:,}")
+
+    def go_on(self, stopped: Callable[[], str]) -> int:
+        """Trains from the step that was restored to the last one, or until a signal asks to stop; the step reached."""
+        experiment, run, place = self.experiment, self.experiment.run, sharding.batch_sharding(self.mesh)
+        update = steps.make_train_step(experiment, self.mesh, run.micro_batch * self.mesh.size)
+        process, processes = jax.process_index(), jax.process_count()
+        number, pending = self.start, []
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.checkpoints)
+            log = stack.enter_context(self._log()) if process == 0 else None
+            progress = stack.enter_context(Progress(experiment.steps, number))
+            ahead = stack.enter_context(
+                Prefetch(lambda at: self.batches(at, process, processes), number, experiment.steps, ahead=run.prefetch)
+            )
+            profile = stack.enter_context(_Profile(self.workdir / "profile", number + 2, run.profile))
+            clock = _Clock(ahead)
+            while number < experiment.steps and not stopped():
+                profile.at(number, pending)
+                batch = to_global(next(ahead), place)
+                self.state, metrics = update(self.state, batch)
+                pending.append(metrics)
+                number += 1
+                if number == self.start + 1:
+                    jax.block_until_ready(metrics)
+                    progress.say(f"compiled and ran the first step in {clock.lap()[0]:.1f} s")
+                last = number == experiment.steps or bool(stopped())
+                saves, scores = last or number % run.save_every == 0, run.eval_every and number % run.eval_every == 0
+                if not (saves or scores or number % run.log_every == 0):
+                    progress.update(number)
+                    continue
+                values = self._means(pending, number)
+                timed = len(pending) - (number - len(pending) == self.start)
+                pending.clear()
+                values |= self._speed(timed, *clock.lap())
+                if scores:
+                    values |= self._held_out_values() | self._kernel_gradients(self.state, batch)
+                if log:
+                    log.write(number, values)
+                progress.update(number, _shown(values))
+                if saves:
+                    self.checkpoints.save(number, steps.kept(self.state), wait=last)
+                clock.lap()
+        return number
+
+    def finish(self) -> Result:
+        """Scores the finished run on the held-out corpus, once, and keeps the scores."""
+        path, total = self.workdir / SCORES, self.experiment.steps
+        if not self.experiment.data.held_out:
+            self.notify(f"done: {total:,} steps")
+            return Result(total, True)
+        digest = self._held_out.corpus.manifest["digest"]
+        saved = files.read_json(path) if path.exists() else {}
+        if saved.get("corpus") != digest:
+            scores = {role: dataclasses.asdict(score) for role, score in self._score(rows=0).items()}
+            saved = {"corpus": digest, "step": total, "scores": scores}
+            if jax.process_index() == 0:
+                files.write_json(path, saved)
+        self.notify(f"done: {total:,} steps; held-out scores are in {path}")
+        return Result(total, True, {role: evaluate.Scores(**score) for role, score in saved["scores"].items()})
+
+    def _log(self) -> MetricsLog:
+        run = self.experiment.run
+        return MetricsLog(
+            self.workdir,
+            self.start or None,
+            tensorboard=run.tensorboard,
+            wandb=run.wandb or None,
+            config=manifest.as_dict(self.experiment),
+        )
+
+    def _means(self, pending: list[steps.Metrics], number: int) -> dict[str, float]:
+        """Means of the steps since the last line, which are waited for; raises UserError if one was not finite."""
+        meter = Meter()
+        for metrics in pending:
+            meter.add(metrics)
+        values = meter.means()
+        if values.pop("finite") < 1.0:
+            flags = jax.device_get([metrics["finite"][0] for metrics in pending])
+            self._stop(number - len(pending) + int(np.argmin(flags)))
+        return values
+
+    def _stop(self, bad: int) -> None:
+        path, saved = self.workdir / BAD_BATCH, self.checkpoints.steps()
+        arrays = {f"{role}.{name}": rows for role, view in self.batches(bad).items() for name, rows in view.items()}
+        with files.atomic(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, step=bad, **arrays)
+        state = f"the last good checkpoint is that of step {saved[-1]:,}" if saved else "no checkpoint was saved yet"
+        raise UserError(
+            f"the loss or a gradient of step {bad:,} (from 0) is not finite; its batch is in {path}, {state}. Try a "
+            "smaller learning rate or a longer warm-up with another --workdir"
+        )
+
+    def _speed(self, count: int, seconds: float, waited: float) -> dict[str, float]:
+        if count < 1:
+            return {}
+        data, peak = self.experiment.data, peak_flops(self.mesh)
+        values = {"tokens_per_second": data.batch * data.length * count / seconds, "data_wait": waited / seconds}
+        if peak:
+            values["mfu"] = steps.flops_per_step(self.experiment) * count / seconds / peak
+        return values
+
+    @functools.cached_property
+    def _kernel_gradients(self) -> Callable[[steps.State, Any], dict[str, float]]:
+        return steps.kernel_gradients(self.experiment, self.mesh)
+
+    @functools.cached_property
+    def _held_out(self) -> Inputs:
+        data = self.experiment.data
+        return read_inputs(data.held_out, self.vocabularies, data.length)
+
+    def _score(self, rows: int) -> dict[str, evaluate.Scores]:
+        data = self.experiment.data
+        held_out = self._held_out.held_out(dataclasses.replace(data.masking, whole_words=False), rows=rows)
+        params = steps.params(self.state)
+        models = {
+            role: evaluate.Model(config, params[role], self.vocabularies[data.views[role].vocabulary])
+            for role, config in self.experiment.models.items()
+        }
+        size = -(-32 // self.mesh.size) * self.mesh.size
+        return evaluate.score(models, held_out, batch=size, sharding=sharding.batch_sharding(self.mesh))
+
+    def _held_out_values(self) -> dict[str, float]:
+        if not self.experiment.data.held_out:
+            return {}
+        scores = self._score(self.experiment.run.eval_rows)
+        return {
+            f"held_out/{role}/{k}": v for role, score in scores.items() for k, v in dataclasses.asdict(score).items()
+        }
+
+
+class _Clock:
+    """Seconds between laps, and how many of them were spent waiting for batches."""
+
+    def __init__(self, ahead: Prefetch):
+        self._ahead, self._began, self._waited = ahead, time.perf_counter(), ahead.waited
+
+    def lap(self) -> tuple[float, float]:
+        began, waited = self._began, self._waited
+        self._began, self._waited = time.perf_counter(), self._ahead.waited
+        return self._began - began, self._waited - waited
+
+
+class _Profile:
+    """A profiler trace of some steps, from `first` on."""
+
+    def __init__(self, folder: pathlib.Path, first: int, count: int):
+        self._folder, self._first, self._stop, self._running = folder, first, first + count, False
+
+    def __enter__(self) -> "_Profile":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._running:
+            jax.profiler.stop_trace()
+
+    def at(self, number: int, pending: Any) -> None:
+        if self._first == number < self._stop:
+            jax.profiler.start_trace(self._folder)
+            self._running = True
+        elif self._running and number == self._stop:
+            jax.block_until_ready(pending)
+            jax.profiler.stop_trace()
+            self._running = False
+
+
+def _shown(values: Mapping[str, float]) -> dict[str, float]:
+    """What the progress line has room for."""
+    accuracies = {name.removesuffix("/accuracy"): value for name, value in values.items() if name.endswith("/accuracy")}
+    speed = {"tokens/s": values["tokens_per_second"]} if "tokens_per_second" in values else {}
+    return {"loss": values["loss"]} | accuracies | speed

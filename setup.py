@@ -61,7 +61,7 @@ setup(
         ],
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
-        "tfds": ["tensorflow-datasets>=4.9.7,<5"],
+        "tfds": ["tensorflow>=2.20,<3", "tensorflow-datasets>=4.9.7,<5"],
         "wandb": ["wandb>=0.19,<1"],
     },
 )

@@ -52,8 +52,11 @@ setup(
         # torch and transformers are the tests' oracles: the package imports neither.
         "test": [
             "hypothesis>=6.100,<7",
+            "ml_dtypes>=0.5,<1",
+            "packaging>=24",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
+            "pyyaml>=6,<7",
             "ruff>=0.15,<0.18",
             "setuptools>=77",
             "torch==2.13.0",

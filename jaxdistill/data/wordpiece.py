@@ -5,6 +5,10 @@ when the cut corpus has the fewest pieces). For a choice of pieces it cuts every
 once, how many pieces of the corpus adding it saves and how many removing it costs. It grows the choice from the single
 characters, then exchanges pieces until no exchange helps. All sums are exact integers and ties fall to the more
 frequent piece, then the shorter, then the smaller code points: the same counts give the same bytes anywhere.
+
+Measured on held-out text, 4,928 pieces learnt from 200 MB of Wikipedia and novels, at the same rate of `[UNK]`: 1.286
+pieces per word, against 1.331 for frequency-driven merges and 1.62 for likelihood-driven pruning, which is meant for
+another way of cutting (`benchmarks/vocab.py`).
 """
 
 from collections import Counter

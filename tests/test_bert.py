@@ -302,18 +302,20 @@ def test_a_row_keeps_its_dropout_in_any_micro_batch():
     assert np.abs(swapped - together).max() > 0.1
 
 
-def test_every_layer_draws_its_own_dropout():
-    config = dataclasses.replace(SMALL, layers=2, dropout=0.5, attention_dropout=0.0)
-    params = random_params(config)
-    quiet = {name: jax.tree.map(jnp.zeros_like, value) for name, value in params["layers"].items()}
-    quiet["attention_norm"] = quiet["ffn_norm"] = {"scale": jnp.ones((2, 24)), "bias": jnp.zeros((2, 24))}
-    quiet["ffn_out"]["bias"] = jnp.broadcast_to(jnp.linspace(3, 5, 24), (2, 24))
-    params["layers"] = quiet
+def test_every_dropout_of_the_model_is_a_site_of_its_own(monkeypatch):
+    seen = []
+
+    def dropout(x, seeds, site, rate):
+        jax.debug.callback(lambda site: seen.append((int(site), rate)), jnp.asarray(site))
+        return x
+
+    monkeypatch.setattr(bert, "dropout", dropout)
+    config = dataclasses.replace(SMALL, dropout=0.2, attention_dropout=0.3)
     ids, mask = batch(config)
     seeds = bert.row_seeds(0, 0, jnp.arange(4), 0)
-    outputs = run(config, params, ids, mask, dropout_seeds=seeds, want=frozenset({"hidden"}))
-    states = np.asarray(outputs.hidden) > 0
-    assert (states[0] != states[1]).mean() > 0.02
+    jax.block_until_ready(Bert(config).apply({"params": random_params(config)}, ids, mask, dropout_seeds=seeds))
+    jax.effects_barrier()
+    assert sorted(seen) == [(site, 0.3 if site % 3 == 1 else 0.2) for site in range(3 * config.layers + 1)]
 
 
 def test_flops_agree_with_an_unrolled_compile():

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import filecmp
 import json
+import os
 import shutil
 
 import huggingface_hub
@@ -586,6 +587,23 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, before):
     if before:
         assert (out / "README.md").read_text() == "first"
         same(hf.read_hf(out).params, random_params(OURS))
+
+
+def test_a_failed_swap_puts_the_old_folder_back(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    hf.write_hf(out, OURS, random_params(OURS), None, "first")
+    rename = os.rename
+
+    def fail_to_install(source, target):
+        if str(source).endswith(".tmp") and target == out:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(hf.hf_files.os, "rename", fail_to_install)
+    with pytest.raises(UserError, match="could not be written"):
+        hf.write_hf(out, OURS, random_params(OURS, 1), None, "second")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (out / "README.md").read_text() == "first"
 
 
 def without_bias(params):

@@ -88,29 +88,15 @@ def _vocab(options: argparse.Namespace) -> None:
             print(f"  on {name}: " + ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in facts.items()))
 
 
-def _model(source: str, role: str, revision: str | None = None):
-    """A run's model or a Hugging Face folder's, as something to measure."""
-    from jaxdistill.evaluate import Model
-    from jaxdistill.export import is_run, read_run
-    from jaxdistill.hf import read_hf
-
-    if is_run(source):
-        found = read_run(source, role)
-        return Model(found.config, found.params, found.vocabulary)
-    found = read_hf(source, revision=revision, fresh_heads=False)
-    if found.vocabulary is None:
-        raise UserError(f"{source} has no tokenizer beside its weights: add its vocab.txt or tokenizer.json")
-    return Model(found.config, found.params, found.vocabulary)
-
-
 def _evaluate(options: argparse.Namespace) -> None:
     from jaxdistill.data.masking import Masking
     from jaxdistill.evaluate import score
+    from jaxdistill.export import read_model
     from jaxdistill.files import write_json
     from jaxdistill.inputs import read_inputs
     from jaxdistill.report import score_table
 
-    models = {source: _model(source, options.role) for source in options.models}
+    models = {source: read_model(source, options.role) for source in options.models}
     for source, model in models.items():
         if model.config.positions < options.length:
             raise UserError(f"{source} has {model.config.positions} positions: choose a --length of at most that")
@@ -129,16 +115,17 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _fill(options: argparse.Namespace) -> None:
+    from jaxdistill.export import read_model
     from jaxdistill.fill import fill
 
-    for found in fill(_model(options.model, options.role), options.text, options.top):
+    for found in fill(read_model(options.model, options.role), options.text, options.top):
         print("  ".join(f"{piece} {probability:.1%}" for piece, probability in found))
 
 
 def _quickstart(options: argparse.Namespace) -> None:
     from jaxdistill.quickstart import quickstart
 
-    quickstart(options.workdir, text=options.text, teacher=options.teacher, minutes=options.minutes)
+    quickstart(options.workdir, text=options.text, teacher=options.teacher or "", scale=options.scale)
 
 
 def _env(options: argparse.Namespace) -> None:
@@ -170,11 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     def run_model(made):
         made.add_argument("--role", default="student", help="which model of a run: student (default) or teacher")
 
-    made = command("quickstart", _quickstart, "Distil a small model from start to end, offline, in minutes.")
+    made = command("quickstart", _quickstart, "Distil a small model from end to end, offline, in minutes.")
     made.add_argument("--workdir", default="quickstart", help="where everything goes (default quickstart)")
     made.add_argument("--text", nargs="+", default=(), metavar="FILE", help="your own text instead of documentation")
     made.add_argument("--teacher", help="a BERT folder or hub id instead of a teacher trained on the spot")
-    made.add_argument("--minutes", type=float, default=8.0, help="how long it may take, about (default 8)")
+    made.add_argument("--scale", type=float, default=1.0, help="multiplies the training steps (default 1: minutes)")
 
     made = command("prepare", _prepare, "Turn text into a corpus: word ids and a lexicon.")
     made.add_argument("sources", nargs="+", metavar="FILE", help=".txt, .txt.gz, .jsonl, .parquet, hf:NAME, tfds:NAME")

@@ -13,7 +13,8 @@ from jaxdistill.bert import BertConfig
 from jaxdistill.checkpoint import Checkpoints
 from jaxdistill.data.vocab import Vocabulary, read_vocabulary
 from jaxdistill.errors import UserError
-from jaxdistill.hf import write_hf
+from jaxdistill.evaluate import Model
+from jaxdistill.hf import read_hf, write_hf
 from jaxdistill.initial import FromHuggingFace
 
 
@@ -65,6 +66,21 @@ def read_run(workdir: str | os.PathLike, role: str = "student", step: int | None
         params = tree.unflatten(tree.flatten(source) | tree.flatten(params))
     name = asked["data"]["views"][role]["vocabulary"]
     return Trained(config, params, read_vocabulary(workdir / "vocabularies" / name), step, saved)
+
+
+def read_model(source: str | os.PathLike, role: str = "student") -> Model:
+    """A model to measure: of a run's workdir (its newest checkpoint), a Hugging Face folder, or a hub id.
+
+    Raises:
+      UserError: it can't be read, or has no masked-LM head or no tokenizer.
+    """
+    if is_run(source):
+        found = read_run(source, role)
+        return Model(found.config, found.params, found.vocabulary)
+    read = read_hf(source, fresh_heads=False)
+    if read.vocabulary is None:
+        raise UserError(f"{source} has no tokenizer beside its weights: add its vocab.txt or tokenizer.json")
+    return Model(read.config, read.params, read.vocabulary)
 
 
 def export(

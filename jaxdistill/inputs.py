@@ -4,8 +4,6 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
-import numpy as np
-
 from jaxdistill.data.batches import Batches
 from jaxdistill.data.corpus import Corpus, open_corpus
 from jaxdistill.data.heldout import HeldOut
@@ -27,11 +25,7 @@ class Inputs:
 
     def held_out(self, masking: Masking, seed: int = 0, rows: int = 0) -> HeldOut:
         """Batches to measure on: all windows, or so many of them, spread evenly over the corpus."""
-        windows = self.windows
-        if 0 < rows < len(windows):
-            chosen = np.linspace(0, len(windows) - 1, rows).astype(np.int64)
-            windows = dataclasses.replace(windows, start=windows.start[chosen], stop=windows.stop[chosen])
-        return HeldOut(self.corpus.words, windows, self.vocabularies, self.tables, masking, seed)
+        return HeldOut(self.corpus.words, self.windows, self.vocabularies, self.tables, masking, seed, most=rows)
 
 
 def read_inputs(corpus: str | os.PathLike, vocabularies: Mapping[str, Vocabulary], length: int) -> Inputs:

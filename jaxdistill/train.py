@@ -67,13 +67,13 @@ def train(
         loss is not finite (the batch is saved beside the last good checkpoint).
     """
     workdir = pathlib.Path(workdir)
-    with locked(workdir), compiled_programs(workdir), signals.catching() as stopped:
+    alone = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
+    with alone, compiled_programs(workdir), signals.catching() as stopped:
         run = _Run(experiment, workdir, notify, fallback)
-        if run.start < run.experiment.steps:
-            reached = run.go_on(stopped)
-            if reached < run.experiment.steps:
-                notify(f"stopped by {stopped()} after step {reached:,}, which is saved; the same command continues")
-                return Result(reached, finished=False)
+        reached = run.go_on(stopped) if run.start < run.experiment.steps else run.start
+        if reached < run.experiment.steps:
+            notify(f"stopped by {stopped()} after step {reached:,}, which is saved; the same command continues")
+            return Result(reached, finished=False)
         return run.finish()
 
 
@@ -136,8 +136,8 @@ class _Run:
                 Prefetch(lambda at: self.batches(at, process, processes), number, experiment.steps, ahead=run.prefetch)
             )
             profile = stack.enter_context(_Profile(self.workdir / "profile", number + 2, run.profile))
-            clock = _Clock(ahead)
-            while number < experiment.steps and not stopped():
+            clock, last = _Clock(ahead), False
+            while not last:
                 profile.at(number, pending)
                 batch = to_global(next(ahead), place)
                 self.state, metrics = update(self.state, batch)

@@ -27,6 +27,7 @@ class HeldOut:
       tables: their tables over the corpus's lexicon.
       masking: for `pieces` all of it; for `whole` the rate (the share of words) and the predictions.
       seed: of the draws.
+      most: at most so many windows, spread evenly over the corpus; 0 takes all.
     """
 
     words: np.ndarray
@@ -35,6 +36,7 @@ class HeldOut:
     tables: Mapping[str, Table]
     masking: Masking = field(default_factory=Masking)
     seed: int = 0
+    most: int = 0
 
     def __post_init__(self):
         if set(self.tables) != set(self.windows.pieces):
@@ -48,7 +50,7 @@ class HeldOut:
         """How many batches of so many rows there are."""
         if batch < 1:
             raise UserError(f"batch {batch}: give at least one row")
-        return -(-len(self.windows) // batch)
+        return -(-len(self._places) // batch)
 
     def pieces(self, vocabulary: str, index: int, batch: int) -> dict[str, np.ndarray]:
         """One batch with masked pieces as in training, under a vocabulary's own cut.
@@ -114,10 +116,16 @@ class HeldOut:
         """The windows of a batch, by number, and their words; a window past the last one is empty."""
         if not 0 <= index < self.count(batch):
             raise IndexError(f"batch {index} of {self.count(batch)}")
-        rows = np.arange(index * batch, (index + 1) * batch)
-        place = np.minimum(rows, len(self.windows))
+        place = np.full(batch, len(self.windows))
+        found = self._places[index * batch : (index + 1) * batch]
+        place[: len(found)] = found
         start, stop = (np.append(ends, 0)[place] for ends in (self.windows.start, self.windows.stop))
-        return rows, read_lines(self.words, start, stop)
+        return place, read_lines(self.words, start, stop)
+
+    @functools.cached_property
+    def _places(self) -> np.ndarray:
+        count = len(self.windows)
+        return np.linspace(0, count - 1, self.most).astype(np.int64) if 0 < self.most < count else np.arange(count)
 
     def _choose(self, lines: Lines, rows: np.ndarray) -> np.ndarray:
         keys = draw(key(self.seed, "held out", "words"), rows)

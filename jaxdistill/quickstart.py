@@ -1,0 +1,190 @@
+"""The whole way in minutes, offline: text, vocabularies, a teacher, a student alone, a distilled one, a folder."""
+
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+from jaxdistill import files, knobs
+from jaxdistill.bert import BertConfig, parameter_count
+from jaxdistill.data.corpus import open_corpus, prepare
+from jaxdistill.data.documentation import write_documentation
+from jaxdistill.data.masking import Masking
+from jaxdistill.data.split import split_text
+from jaxdistill.data.vocab import read_vocabulary, write_tokenizer
+from jaxdistill.data.wordpiece import describe, learn_vocabulary
+from jaxdistill.errors import UserError
+from jaxdistill.evaluate import Scores, score
+from jaxdistill.experiment import Experiment, Run
+from jaxdistill.export import export, read_model
+from jaxdistill.fill import fill_in
+from jaxdistill.inputs import read_inputs
+from jaxdistill.report import score_table
+from jaxdistill.step import flops_per_step
+from jaxdistill.train import train
+
+LENGTH, PREDICTIONS, BATCH = 64, 10, 64
+TEACHER = {"hidden": 128, "layers": 4, "heads": 4, "positions": 512, "learning_rate": 2e-3}
+TEACHER_PIECES, STUDENT_PIECES = 8192, 2048
+STUDENT = {"hidden": 48, "positions": 128, "learning_rate": 4e-3, "optimizer": "adamw"}
+STEPS = {"teacher": 2000, "student": 1500}
+MOST_FLOP = 20e12
+"""With a large teacher of the user's own the joint training takes fewer steps, so that the whole takes minutes."""
+SENTENCES = (
+    "The function returns the [MASK] of the array.",
+    "If the file does not [MASK], an error is raised.",
+    "This is one of the [MASK] in the world.",
+)
+
+
+def quickstart(
+    workdir: str | os.PathLike,
+    *,
+    text: Sequence[str] = (),
+    teacher: str = "",
+    scale: float = 1.0,
+    notify: Callable[[str], None] = print,
+) -> dict[str, Scores]:
+    """Distils a small model and shows what it is worth; run again, it continues or says that it is done.
+
+    Args:
+      workdir: where everything goes.
+      text: files to train on, as `prepare` takes them; the documentation of the installed packages when empty.
+      teacher: a BERT folder or hub id; one is trained on the spot when empty.
+      scale: multiplies the steps.
+      notify: is told, a line at a time, what happens.
+
+    Returns:
+      Held-out scores of the teacher before and after, the student alone and the distilled student.
+
+    Raises:
+      UserError: the workdir holds a quickstart of other options, or the text or teacher can't be used.
+    """
+    began = time.monotonic()
+    root = pathlib.Path(workdir)
+    if not scale > 0:
+        raise UserError(f"scale={scale}: it multiplies the steps, so it must be above 0")
+    _check_options(root, {"text": [str(file) for file in text], "teacher": teacher, "scale": scale})
+    stage = _stages(notify)
+
+    stage("text → words")
+    corpus, held_out = _corpora(root, text)
+    stage("vocabularies")
+    source = teacher or str(root / "teacher")
+    teacher_vocabulary = teacher or _vocabulary(root / "teacher-vocabulary", corpus, held_out, TEACHER_PIECES, notify)
+    student_vocabulary = _vocabulary(root / "student-vocabulary", corpus, held_out, STUDENT_PIECES, notify)
+    common = {"corpus": str(corpus), "length": LENGTH, "predictions": PREDICTIONS, "batch": BATCH}
+    if not teacher:
+        stage("a teacher, trained on the spot")
+        steps = max(1, round(STEPS["teacher"] * scale))
+        made = _config("mlm", vocabulary=teacher_vocabulary, steps=steps, **common, **TEACHER)
+        _train(made, root / "run-teacher", notify)
+        export(root / "run-teacher", source, notify=notify)
+
+    make = lambda variant, steps: _config(  # noqa: E731
+        "extreme", vocabulary=student_vocabulary, teacher=source, variant=variant, steps=steps, **common, **STUDENT
+    )
+    steps = max(1, round(min(STEPS["student"], MOST_FLOP / flops_per_step(make("dual", 1))) * scale))
+    for variant, meaning in (
+        ("nokd", "the student alone"),
+        ("dual", "the student distilled: teacher and student jointly"),
+    ):
+        stage(meaning)
+        _train(make(variant, steps), root / f"run-{variant}", notify)
+    folder = root / "model"
+    export(root / "run-dual", folder, notify=notify)
+
+    stage("the same held-out words for every model")
+    models = {
+        "teacher": read_model(source),
+        "teacher after mixed training": read_model(root / "run-dual", "teacher"),
+        "student alone": read_model(root / "run-nokd"),
+        "student distilled": read_model(folder),
+    }
+    inputs = read_inputs(held_out, {name: model.vocabulary for name, model in models.items()}, LENGTH)
+    scores = score(models, inputs.held_out(Masking(predictions=PREDICTIONS), rows=2000))
+    lines = [score_table(scores), "", *_sizes(models["teacher"].config, models["student distilled"].config), ""]
+    lines += [fill_in(models["student distilled"], sentence) for sentence in SENTENCES]
+    lines += ["", f"The student, in Hugging Face format: {folder}", _load_hint(folder)]
+    for line in lines:
+        notify(line)
+    files.write_text(root / "results.txt", "\n".join(lines) + "\n")
+    files.write_json(root / "results.json", {name: dataclasses.asdict(value) for name, value in scores.items()})
+    notify(f"all done in {(time.monotonic() - began) / 60:.1f} minutes; this table is in {root / 'results.txt'}")
+    return scores
+
+
+def _stages(notify: Callable[[str], None]) -> Callable[[str], None]:
+    count = 0
+
+    def stage(name: str) -> None:
+        nonlocal count
+        count += 1
+        notify(f"\n[{count}] {name}")
+
+    return stage
+
+
+def _check_options(root: pathlib.Path, options: dict) -> None:
+    path = root / "quickstart.json"
+    if path.exists():
+        saved = files.read_json(path)
+        changed = [
+            f"{name} was {saved.get(name)!r}, is now {value!r}"
+            for name, value in options.items()
+            if saved.get(name) != value
+        ]
+        if changed:
+            raise UserError(
+                f"{root} holds a quickstart of other options ({'; '.join(changed)}): choose another --workdir"
+            )
+    elif root.exists() and any(root.iterdir()):
+        raise UserError(f"{root} is not empty and holds no quickstart: choose another --workdir")
+    files.write_json(path, options)
+
+
+def _corpora(root: pathlib.Path, text: Sequence[str]) -> tuple[pathlib.Path, pathlib.Path]:
+    """The corpus to train on and the held-out one, prepared if they are not there."""
+    corpora = root / "corpus", root / "held-out"
+    paths = root / "train.txt", root / "held-out.txt"
+    if not all(path.exists() for path in paths):
+        if text:
+            split_text(text, *paths)
+        else:
+            write_documentation(*paths)
+    for path, corpus in zip(paths, corpora, strict=True):
+        prepare([str(path)], corpus)
+    return corpora
+
+
+def _vocabulary(folder, corpus, held_out, size: int, notify) -> str:
+    """Learns a vocabulary if it is not there, and says how compact it is."""
+    if not folder.exists():
+        write_tokenizer(learn_vocabulary(open_corpus(corpus).lexicon, size), folder, 512)
+    vocabulary = read_vocabulary(folder)
+    facts = describe(vocabulary, open_corpus(held_out).lexicon)
+    shown = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in facts.items())
+    notify(f"{folder}: {vocabulary.size:,} pieces; on held-out text: {shown}")
+    return str(folder)
+
+
+def _config(name: str, **values) -> Experiment:
+    return knobs.load(name)(**values)
+
+
+def _train(experiment: Experiment, workdir: pathlib.Path, notify: Callable[[str], None]) -> None:
+    steps = experiment.steps
+    run = Run(log_every=max(1, steps // 50), save_every=max(1, steps // 4))
+    if not train(dataclasses.replace(experiment, run=run), workdir, notify=notify).finished:
+        raise KeyboardInterrupt
+
+
+def _sizes(teacher: BertConfig, student: BertConfig) -> list[str]:
+    counts = {"teacher": parameter_count(teacher), "student": parameter_count(student)}
+    lines = [f"{name}: {count:,} parameters, {count * 4 / 2**20:.1f} MiB" for name, count in counts.items()]
+    return [*lines, f"the student is {counts['teacher'] / counts['student']:.1f} times smaller"]
+
+
+def _load_hint(folder: pathlib.Path) -> str:
+    return f'pip install transformers torch, then: pipeline("fill-mask", "{folder}")'

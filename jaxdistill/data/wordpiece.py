@@ -7,8 +7,8 @@ characters, then exchanges pieces until no exchange helps. All sums are exact in
 frequent piece, then the shorter, then the smaller code points: the same counts give the same bytes anywhere.
 
 Measured on held-out text, 4,928 pieces learnt from 200 MB of Wikipedia and novels, at the same rate of `[UNK]`: 1.286
-pieces per word, against 1.331 for frequency-driven merges and 1.62 for likelihood-driven pruning, which is meant for
-another way of cutting (`benchmarks/vocab.py`).
+pieces per word, against 1.331 for frequency-driven merges (WordPiece's trainer) and 1.62 for likelihood-driven pruning
+(Unigram's, from the 50,000 most frequent words; it is made for a cutting that is not greedy): `benchmarks/vocab.py`.
 """
 
 from collections import Counter

@@ -52,6 +52,7 @@ class Run:
     log_every: Annotated[int, "steps between lines of metrics"] = 20
     eval_every: Annotated[int, "steps between held-out scores; 0 scores only at the end"] = 0
     eval_rows: Annotated[int, "held-out windows that are scored while training"] = 256
+    score_rows: Annotated[int, "held-out windows that are scored at the end; 0 scores all"] = 2000
     save_every: Annotated[int, "steps between checkpoints"] = 500
     keep: Annotated[int, "checkpoints that are kept, at least 2"] = 2
     prefetch: Annotated[int, "batches made ahead"] = 4
@@ -64,7 +65,7 @@ class Run:
         for name in ("log_every", "save_every", "fsdp", "prefetch"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: it must be at least 1")
-        for name in ("micro_batch", "devices", "unroll", "eval_every", "eval_rows", "profile"):
+        for name in ("micro_batch", "devices", "unroll", "eval_every", "eval_rows", "score_rows", "profile"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)}: it must not be negative")
         if self.keep < 2:

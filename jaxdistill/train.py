@@ -68,12 +68,14 @@ def train(
     """
     workdir = pathlib.Path(workdir)
     alone = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
-    with alone, compiled_programs(workdir), signals.catching() as stopped:
+    with alone, compiled_programs(workdir):
         run = _Run(experiment, workdir, notify, fallback)
-        reached = run.go_on(stopped) if run.start < run.experiment.steps else run.start
-        if reached < run.experiment.steps:
-            notify(f"stopped by {stopped()} after step {reached:,}, which is saved; the same command continues")
-            return Result(reached, finished=False)
+        if run.start < run.experiment.steps:
+            with signals.catching() as stopped:
+                reached = run.go_on(stopped)
+            if reached < run.experiment.steps:
+                notify(f"stopped by {stopped()} after step {reached:,}, which is saved; the same command continues")
+                return Result(reached, finished=False)
         return run.finish()
 
 
@@ -174,7 +176,9 @@ class _Run:
         digest = self._held_out.corpus.manifest["digest"]
         saved = files.read_json(path) if path.exists() else {}
         if saved.get("corpus") != digest:
-            scores = {role: dataclasses.asdict(score) for role, score in self._score(rows=0).items()}
+            scores = {
+                role: dataclasses.asdict(score) for role, score in self._score(self.experiment.run.score_rows).items()
+            }
             saved = {"corpus": digest, "step": total, "scores": scores}
             if jax.process_index() == 0:
                 files.write_json(path, saved)

@@ -1,0 +1,80 @@
+"""Small BERTs as Hugging Face folders, and what changes them; shared by the tests of hf*.py."""
+
+import json
+
+import numpy as np
+import torch
+import transformers
+from safetensors.numpy import load_file, save_file
+
+from jaxdistill import bert, tree
+from jaxdistill.bert import BertConfig
+from jaxdistill.data.vocab import SPECIALS, Vocabulary
+
+TORCH = transformers.BertConfig(
+    vocab_size=60,
+    hidden_size=24,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    intermediate_size=40,
+    max_position_embeddings=20,
+    layer_norm_eps=0.01,
+    hidden_dropout_prob=0.2,
+    attention_probs_dropout_prob=0.3,
+)
+OURS = BertConfig(
+    vocab=60, hidden=24, layers=3, heads=4, ffn=40, positions=20, dropout=0.2, attention_dropout=0.3, eps=0.01
+)
+WORDS = Vocabulary((*SPECIALS, *"abcdefghij", "##a", "##b", "the", "house"))
+WEIGHTS = "model.safetensors"
+
+
+def torch_model(kind=transformers.BertForMaskedLM, seed=0, **changes):
+    """A torch model with parameters far from their starts, biases and scales too."""
+    torch.manual_seed(seed)
+    config = transformers.BertConfig(**(TORCH.to_diff_dict() | changes))
+    model = kind(config).eval()
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.normal_(0, 0.15).add_(1.0 if name.endswith("LayerNorm.weight") else 0.0)
+    return model
+
+
+def change_weights(folder, change):
+    """Rewrites the weights as `change(tensors)` returns them, or leaves them."""
+    tensors = load_file(folder / WEIGHTS)
+    changed = change(tensors)
+    save_file(tensors if changed is None else changed, folder / WEIGHTS)
+
+
+def change_config(folder, **changes):
+    content = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in content.items() if value != "gone"}))
+
+
+def same(one, other):
+    one, other = tree.flatten(one), tree.flatten(other)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert np.array_equal(one[name], other[name]), name
+
+
+def random_params(config, seed=0):
+    draw = np.random.default_rng(seed)
+
+    def fill(name, leaf):
+        return (draw.normal(0, 0.15, leaf.shape) + name.endswith("/scale")).astype(np.float32)
+
+    return tree.map_names(fill, bert.shapes(config))
+
+
+def shard(folder):
+    """Cuts the weights into two files with an index, and returns the index."""
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    where = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(sorted(tensors))}
+    for file in set(where.values()):
+        save_file({name: value for name, value in tensors.items() if where[name] == file}, folder / file)
+    index = {"metadata": {"total_size": 0}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return index

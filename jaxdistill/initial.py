@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +48,11 @@ class FromHuggingFace:
         Raises:
           UserError: the source has another shape.
         """
-        found = read_hf(self.source, revision=self.revision, mlm=config.mlm, pooler=config.pooler)
-        for name in ("vocab", "hidden", "layers", "heads", "ffn", "positions", "types"):
+        seed = int(jax.random.bits(key, dtype=jnp.uint32))
+        found = read_hf(self.source, revision=self.revision, mlm=config.mlm, pooler=config.pooler, seed=seed)
+        if found.fresh:
+            warnings.warn(f"{self.source} has no {' and no '.join(found.fresh)} head: it starts at random", stacklevel=2)
+        for name in ("vocab", "hidden", "layers", "heads", "ffn", "positions", "types", "eps"):
             if getattr(found.config, name) != getattr(config, name):
                 raise UserError(
                     f"{self.source} has {name}={getattr(found.config, name)}, the model of this run "

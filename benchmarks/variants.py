@@ -1,0 +1,154 @@
+"""Variants of a config against each other: same steps and windows, paired seeds, intervals of the paired differences.
+
+A contestant is `VARIANT` or `VARIANT:knob=value,knob=value`; knobs after `--` go to all of them. Every finished run
+adds one line to the JSONL file: its scores on every held-out corpus, the time that its steps took, and what the
+mechanism did. Run again, it continues with what is missing; `--report` prints the tables of what is there.
+
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import shutil
+import statistics
+import sys
+
+import numpy as np
+from scipy import stats
+
+from jaxdistill import knobs
+from jaxdistill.bert import parameter_count
+from jaxdistill.data.masking import Masking
+from jaxdistill.evaluate import score
+from jaxdistill.experiment import Run
+from jaxdistill.export import read_model
+from jaxdistill.inputs import read_inputs
+from jaxdistill.metrics import read_lines
+from jaxdistill.train import train
+
+MEASURES = ("piece_accuracy", "word_accuracy", "word_nats")
+
+
+def contestant_arguments(contestant: str, shared: list[str]) -> list[str]:
+    variant, _, settings = contestant.partition(":")
+    own = [f"--{setting.replace('_', '-')}" for setting in settings.split(",") if setting]
+    return [*shared, "--variant", variant, *own]
+
+
+def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
+    config = knobs.load(options.config)
+    joined = knobs.join(config, Run)
+    arguments = [*contestant_arguments(contestant, options.knobs), "--seed", str(seed)]
+    values, run = joined(**knobs.parse(joined, arguments))
+    experiment = dataclasses.replace(config(**values), run=Run(**run))
+    workdir = pathlib.Path(options.workdir) / f"{contestant.replace(':', '_').replace(',', '_')}-{seed}"
+    if not train(experiment, workdir, notify=lambda line: print(line, file=sys.stderr)).finished:
+        sys.exit("stopped: run the same command again to continue")
+    lines = read_lines(workdir / "metrics.jsonl")
+    rate = statistics.median(line["tokens_per_second"] for line in lines if "tokens_per_second" in line)
+    kept = ("explained", "size/", "kernel_gradient", "student_mlm", "teacher_mlm", "gradient_norm")
+    record = {
+        "contestant": contestant,
+        "seed": seed,
+        "steps": experiment.steps,
+        "batch": experiment.data.batch,
+        "length": experiment.data.length,
+        "parameters": {role: parameter_count(shape) for role, shape in experiment.models.items()},
+        "tokens_per_second": rate,
+        "seconds": experiment.steps * experiment.data.batch * experiment.data.length / rate,
+        "last": {
+            name: value for line in lines[-5:] for name, value in line.items() if any(part in name for part in kept)
+        },
+        "scores": {},
+    }
+    roles = sorted(experiment.models)
+    models = {role: read_model(workdir, role) for role in roles}
+    for name, corpus in options.held_out.items():
+        vocabularies = {"student": models["student"].vocabulary, "teacher": options.teacher_vocabulary}
+        inputs = read_inputs(corpus, vocabularies, experiment.data.length)
+        held_out = inputs.held_out(Masking(predictions=experiment.data.masking.predictions), rows=options.rows)
+        scores = score(models, held_out, progress=False)
+        record["scores"][name] = {role: dataclasses.asdict(scores[role]) for role in roles}
+    if not options.keep:
+        shutil.rmtree(workdir)
+    return record
+
+
+def finished(path: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def interval(values: list[float]) -> str:
+    """Mean and the half-width of its 95 % t-interval."""
+    if len(values) < 2:
+        return f"{values[0]:+.4f} (one seed)"
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return f"{np.mean(values):+.4f} ± {half:.4f}"
+
+
+def report(records: list[dict], base: str) -> None:
+    contestants = list(dict.fromkeys(record["contestant"] for record in records))
+    by = {(record["contestant"], record["seed"]): record for record in records}
+    for corpus in records[0]["scores"]:
+        print(f"\n{corpus}, the student\n")
+        header = " | ".join(f"{measure} | − {base}" for measure in MEASURES)
+        print(f"| contestant | seeds | {header} | minutes |")
+        print("|---|---|" + "---|---|" * len(MEASURES) + "---|")
+        for contestant in contestants:
+            seeds = sorted(seed for name, seed in by if name == contestant)
+            cells = []
+            for measure in MEASURES:
+                own = {seed: by[contestant, seed]["scores"][corpus]["student"][measure] for seed in seeds}
+                paired = [
+                    value - by[base, seed]["scores"][corpus]["student"][measure]
+                    for seed, value in own.items()
+                    if (base, seed) in by
+                ]
+                cells += [f"{np.mean(list(own.values())):.4f}"]
+                cells += ["" if contestant == base or not paired else interval(paired)]
+            minutes = np.mean([by[contestant, seed]["seconds"] for seed in seeds]) / 60
+            print(f"| {contestant} | {len(seeds)} | " + " | ".join(cells) + f" | {minutes:.1f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("contestants", nargs="*", help="VARIANT or VARIANT:knob=value,...")
+    parser.add_argument("--config", default="extreme", help="config name or path (default extreme)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="JSON lines, one for each finished run")
+    parser.add_argument("--workdir", help="where the runs live until they are scored")
+    parser.add_argument("--held-out", nargs="+", default=[], metavar="NAME=CORPUS", help="corpora to score on")
+    parser.add_argument("--teacher-vocabulary", help="keeps the held-out windows the same when there is no teacher")
+    parser.add_argument("--rows", type=int, default=2000, help="held-out windows to score (default 2000, 0 = all)")
+    parser.add_argument("--base", default="nokd", help="what the differences are to (default nokd)")
+    parser.add_argument("--keep", action="store_true", help="keep the workdirs of scored runs")
+    parser.add_argument("--report", action="store_true", help="print the tables of the finished runs, train nothing")
+    own, shared = (sys.argv[1:], [])
+    if "--" in own:
+        at = own.index("--")
+        own, shared = own[:at], own[at + 1 :]
+    options = parser.parse_args(own)
+    options.knobs = shared
+    if not options.report:
+        from jaxdistill.data.vocab import read_vocabulary
+
+        options.teacher_vocabulary = read_vocabulary(options.teacher_vocabulary)
+        options.held_out = dict(pair.split("=", 1) for pair in options.held_out)
+        done = {(record["contestant"], record["seed"]) for record in finished(options.out)}
+        for seed in options.seeds:
+            for contestant in options.contestants:
+                if (contestant, seed) not in done:
+                    record = run_one(contestant, seed, options)
+                    with open(options.out, "a") as file:
+                        file.write(json.dumps(record) + "\n")
+                    print(
+                        contestant,
+                        seed,
+                        {c: round(s["student"]["piece_accuracy"], 4) for c, s in record["scores"].items()},
+                    )
+    report(finished(options.out), options.base)
+
+
+if __name__ == "__main__":
+    main()

@@ -60,6 +60,14 @@ def tiny_corpus(tiny_text, tmp_path_factory) -> pathlib.Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def tiny_inputs(tiny_text, tmp_path_factory) -> "tiny.Inputs":
+    """Corpora, a vocabulary and a teacher for runs of seconds; `tiny_inputs.experiment(variant="dual")` makes one."""
+    import tiny
+
+    return tiny.make(tmp_path_factory.mktemp("inputs"), tiny_text, sentences(40, seed=1))
+
+
 @pytest.fixture
 def workdir(tmp_path) -> pathlib.Path:
     """A path for a run that does not exist yet."""

@@ -125,10 +125,20 @@ class Experiment:
                 )
             if view.mixed_with and (self.mixed is None or self.mixed.reader != role):
                 raise UserError(f"the view of {role!r} is mixed, but no `mixed` says how {role!r} reads a second one")
+        self.data.masking.check(self.data.length)
         if self.mixed:
             self.mixed.check(self.models)
-        for term in self.terms.values():
+            own, other = self.data.views[self.mixed.reader], self.data.views[self.mixed.other]
+            if own.mixed_with != other.vocabulary:
+                raise UserError(
+                    f"{self.mixed.reader!r} is to read the vocabulary of {self.mixed.other!r} too, but its view is "
+                    f"mixed with {own.mixed_with!r}, not with {other.vocabulary!r}"
+                )
+        for name, term in self.terms.items():
             term.check(self.models)
+            mixed = self.mixed if self.mixed and getattr(term, "model", None) == self.mixed.reader else None
+            if getattr(term, "mixed", mixed) != mixed:
+                raise UserError(f"the term {name!r} must have the same `mixed` as the view of the model that it scores")
             for role, wanted in getattr(term, "want", dict)().items():
                 if "scores" in wanted and self.models[role].attention == "fused":
                     raise UserError(f"a term asks for the attention scores of {role!r}: set its attention to plain")

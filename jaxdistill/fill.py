@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill import bert
+from jaxdistill.data.vocab import PREFIX
 from jaxdistill.errors import UserError
 from jaxdistill.evaluate import Model
 
@@ -44,7 +45,9 @@ def fill(model: Model, text: str, top: int = 5) -> list[list[tuple[str, float]]]
 
 
 def fill_in(model: Model, text: str) -> str:
-    """The text with every `[MASK]` replaced by its likeliest piece."""
-    for (piece, _), *_ in fill(model, text, top=1):
-        text = text.replace("[MASK]", piece, 1)
-    return text
+    """The text with every `[MASK]` replaced by its likeliest piece; one that continues a word is joined to it."""
+    first, *rest = text.split("[MASK]")
+    for ((piece, _), *_), after in zip(fill(model, text, top=1), rest, strict=True):
+        first = first.rstrip() + piece[len(PREFIX) :] if piece.startswith(PREFIX) else first + piece
+        first += after
+    return first

@@ -126,7 +126,7 @@ def parameter_loss(experiment: Experiment, params: Mapping[str, Any]) -> tuple[A
     total, values = jnp.zeros(()), {}
     for name, term in experiment.terms.items():
         if hasattr(term, "parameters"):
-            value, extra = term.parameters(params, params[BRIDGE][name])
+            value, extra = term.parameters(params, params.get(BRIDGE, {}).get(name, {}))
             total = total + term.weight * value
             values |= {name: value} | {f"{name}/{key}": part for key, part in extra.items()}
     return total, values
@@ -227,7 +227,7 @@ def kernel_gradients(experiment: Experiment, mesh: jax.sharding.Mesh | None = No
             everything = tree.merge(trained, frozen)
             term = experiment.terms[name]
             if hasattr(term, "parameters"):
-                return term.weight * term.parameters(everything, everything[BRIDGE][name])[0]
+                return term.weight * term.parameters(everything, everything.get(BRIDGE, {}).get(name, {}))[0]
             return batch_loss(experiment, everything, batch, {}, {name: counts[name]})[0]
 
         counts = term_counts(experiment, batch)

@@ -87,6 +87,15 @@ class MaskedLM:
         return jnp.sum(nats), {"accuracy": jnp.sum(right)}
 
 
+_PARTS = (
+    (r"embeddings/word|mlm/bias|(pooler|nsp)/.*", None),
+    (r"embeddings/(position|type)", "embeddings"),
+    (r".*/kernel", "kernels"),
+    (r".*", "vectors"),
+)
+"""Which part of a projection a parameter is, by name: the first match holds; kernels are always projected."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Projection:
     """Shared projections between the parameters of teacher and student (1909.11687, section 3.2).
@@ -119,41 +128,39 @@ class Projection:
                 raise UserError(f"a projection names the model {role!r}; the models are {sorted(models)}")
         uniform_map(models[self.teacher].layers, models[self.student].layers)
 
-    def _pairs(self, params: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], Array, Array]]:
-        """(name, shape class, source stack, target stack) of every variable; the source is the one projected."""
+    def _shape_class(self, name: str) -> tuple[str, ...] | None:
+        """The logical axes on which a parameter is projected; None when the term leaves it out."""
+        part = tree.first_match(_PARTS, name)
+        if part is None or not getattr(self, part, True):
+            return None
+        return tree.first_match(bert.AXES, name)[-2 if part == "kernels" else -1 :]
+
+    def _pairs(self, params: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Array, Array]]:
+        """(shape class, source stack, target stack) of every variable that both models have; the source is projected.
+
+        What is no stack of layers is a stack of one; of tables, the rows that both have.
+        """
         teacher, student = tree.flatten(params[self.teacher]), tree.flatten(params[self.student])
-        layers = student["layers/query/kernel"].shape[0]
-        chosen = jnp.asarray(uniform_map(teacher["layers/query/kernel"].shape[0], layers))
+        depths = [len(flat["layers/query/kernel"]) for flat in (teacher, student)]
         pairs = []
-        for name in student:
-            axes = tree.first_match(bert.AXES, name)
-            stacked = axes[0] == "layers"
-            axes = axes[1:] if stacked else axes
-            kind = "kernel" if len(axes) == 2 else "vector"
-            if name.startswith("embeddings/") and kind == "kernel":
-                wanted = self.embeddings and name in teacher and name != "embeddings/word"
-            else:
-                inside = stacked or (name.startswith(("mlm/", "embeddings/")) and name != "mlm/bias")
-                wanted = inside and (kind == "kernel" or self.vectors)
-            if not wanted:
+        for name, small in student.items():
+            axes = self._shape_class(name)
+            if axes is None or name not in teacher:
                 continue
-            big, small = teacher[name], student[name]
-            if stacked:
-                big = big[chosen]
+            big = teacher[name]
+            if name.startswith("layers/"):
+                big = big[jnp.asarray(uniform_map(*depths))]
             else:
-                rows = (
-                    min(big.shape[0], small.shape[0]) if name.startswith("embeddings/") and kind == "kernel" else None
-                )
+                rows = min(len(big), len(small)) if name.startswith("embeddings/") and small.ndim == 2 else None
                 big, small = big[None, :rows], small[None, :rows]
-            axes = axes if kind == "kernel" and not name.startswith("embeddings/") else axes[-1:]
-            pairs.append((name, axes, big, small) if self.direction == "down" else (name, axes, small, big))
+            pairs.append((axes, big, small) if self.direction == "down" else (axes, small, big))
         return pairs
 
     def init(self, key: Array, params: Mapping[str, Any]) -> dict:
         """Xavier-uniform matrices by shape class: `left` [target in, source in], `right` [source out, target out]."""
         xavier = jax.nn.initializers.glorot_uniform()
         bridge: dict[str, dict[str, Array]] = {}
-        for _, axes, source, target in self._pairs(params):
+        for axes, source, target in self._pairs(params):
             name = "_".join(axes)
             if name in bridge:
                 continue
@@ -168,11 +175,12 @@ class Projection:
 
         Returns:
           The sum; per shape class, `explained` 1 − ‖residual‖²/‖target‖² and `size` ‖projected‖/‖target‖ (`down` has a
-          zero of its loss for every U and V, even 0: the size then goes to 1 while the student's kernels shrink).
+          zero of its loss for every U and V, even 0: the size then goes to 1 while the student's kernels shrink); both
+          are 0 where the target is 0, as new biases are.
         """
         total = jnp.zeros(())
         squares: dict[str, list[Array]] = {}
-        for _, axes, source, target in self._pairs(params):
+        for axes, source, target in self._pairs(params):
             name = "_".join(axes)
             matrices = bridge[name]
             if len(axes) == 2:
@@ -185,8 +193,9 @@ class Projection:
             squares[name] = [a + b for a, b in zip(squares.get(name, [jnp.zeros(())] * 3), parts, strict=True)]
         metrics = {}
         for name, (residual, projected, target) in squares.items():
-            metrics[f"explained/{name}"] = 1 - residual / target
-            metrics[f"size/{name}"] = jnp.sqrt(projected / target)
+            whole = jnp.maximum(target, jnp.finfo(jnp.float32).tiny)
+            metrics[f"explained/{name}"] = jnp.where(target > 0, 1 - residual / whole, 0.0)
+            metrics[f"size/{name}"] = jnp.where(target > 0, jnp.sqrt(projected / whole), 0.0)
         return total, metrics
 
 

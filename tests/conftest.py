@@ -61,9 +61,9 @@ def tiny_corpus(tiny_text, tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_inputs(tiny_text, tmp_path_factory) -> "tiny.Inputs":
+def tiny_inputs(tiny_text, tmp_path_factory):
     """Corpora, a vocabulary and a teacher for runs of seconds; `tiny_inputs.experiment(variant="dual")` makes one."""
-    import tiny
+    import tiny  # here: it imports jax, which reads the lines above
 
     return tiny.make(tmp_path_factory.mktemp("inputs"), tiny_text, sentences(40, seed=1))
 

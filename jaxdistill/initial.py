@@ -51,7 +51,8 @@ class FromHuggingFace:
         seed = int(jax.random.bits(key, dtype=jnp.uint32))
         found = read_hf(self.source, revision=self.revision, mlm=config.mlm, pooler=config.pooler, seed=seed)
         if found.fresh:
-            warnings.warn(f"{self.source} has no {' and no '.join(found.fresh)} head: it starts at random", stacklevel=2)
+            heads = " and ".join(found.fresh)
+            warnings.warn(f"{self.source} has no weights for {heads}: fresh ones start at random", stacklevel=2)
         for name in ("vocab", "hidden", "layers", "heads", "ffn", "positions", "types", "eps"):
             if getattr(found.config, name) != getattr(config, name):
                 raise UserError(

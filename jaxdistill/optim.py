@@ -114,7 +114,7 @@ def update(
     """
     new_trained, new_state, norms = {}, {}, {}
     for role in trained:
-        norms[role] = optax.global_norm(gradients[role])
+        norms[role] = optax.tree.norm(gradients[role])
         updates, new_state[role] = transforms[role].update(gradients[role], state[role], trained[role])
         new_trained[role] = optax.apply_updates(trained[role], updates)
     return new_trained, new_state, norms

@@ -13,7 +13,7 @@ from jaxdistill.data.documentation import write_documentation
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.split import split_text
 from jaxdistill.data.vocab import read_vocabulary, write_tokenizer
-from jaxdistill.data.wordpiece import describe, learn_vocabulary
+from jaxdistill.data.wordpiece import describe, largest_size, learn_vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.evaluate import Scores, score
 from jaxdistill.experiment import Experiment, Run
@@ -24,11 +24,11 @@ from jaxdistill.report import score_table
 from jaxdistill.step import flops_per_step
 from jaxdistill.train import train
 
-LENGTH, PREDICTIONS, BATCH = 64, 10, 64
+LENGTH, PREDICTIONS, BATCH = 64, 10, 32
 TEACHER = {"hidden": 128, "layers": 4, "heads": 4, "positions": 512, "learning_rate": 2e-3}
 TEACHER_PIECES, STUDENT_PIECES = 8192, 2048
 STUDENT = {"hidden": 48, "positions": 128, "learning_rate": 4e-3, "optimizer": "adamw"}
-STEPS = {"teacher": 2000, "student": 1500}
+STEPS = {"teacher": 1000, "student": 1000}
 MOST_FLOP = 20e12
 """With a large teacher of the user's own the joint training takes fewer steps, so that the whole takes minutes."""
 SENTENCES = (
@@ -161,7 +161,8 @@ def _corpora(root: pathlib.Path, text: Sequence[str]) -> tuple[pathlib.Path, pat
 def _vocabulary(folder, corpus, held_out, size: int, notify) -> str:
     """Learns a vocabulary if it is not there, and says how compact it is."""
     if not folder.exists():
-        write_tokenizer(learn_vocabulary(open_corpus(corpus).lexicon, size), folder, 512)
+        lexicon = open_corpus(corpus).lexicon
+        write_tokenizer(learn_vocabulary(lexicon, min(size, largest_size(lexicon))), folder, 512)
     vocabulary = read_vocabulary(folder)
     facts = describe(vocabulary, open_corpus(held_out).lexicon)
     shown = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in facts.items())

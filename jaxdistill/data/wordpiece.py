@@ -60,23 +60,14 @@ def learn_vocabulary(
     Raises:
       UserError: the size is below the specials and the alphabet, or above what the lexicon can fill.
     """
-    if not 0 < coverage <= 1:
-        raise UserError(f"coverage is {coverage}, a share of the words: it must be above 0 and at most 1")
-    counts = normalised(lexicon, Vocabulary(SPECIALS, lowercase, strip_accents, chinese))
-    if not counts:
-        raise UserError("the lexicon has no words to learn a vocabulary from: give a corpus with text")
-    counts = _covered(counts, coverage)
-    words = sorted(counts, key=lambda word: (-counts[word], word))
-    alphabet = {form for word in words for form in _forms(word)}
-    smallest = len(SPECIALS) + len(alphabet)
+    counts, words, alphabet = _material(lexicon, Vocabulary(SPECIALS, lowercase, strip_accents, chinese), coverage)
+    smallest, largest = _sizes(words, alphabet)
     if size < smallest:
         raise UserError(
             f"a vocabulary of {size} pieces is too small: {len(SPECIALS)} specials and {len(alphabet)} single "
             f"characters (at a coverage of {coverage}) make {smallest} the smallest; give a larger size or a lower "
             "coverage"
         )
-    words = sorted(words[:_MOST_WORDS], key=lambda word: (-len(word), word))
-    largest = smallest + sum(len(word) > 1 for word in words)
     if size > largest:
         raise UserError(
             f"a vocabulary of {size} pieces is too large: at {largest} every word of this lexicon is one piece; "
@@ -85,6 +76,30 @@ def learn_vocabulary(
     rest = sorted(alphabet - {form for word in words for form in _forms(word)})
     pieces = _search(words, np.array([counts[word] for word in words], np.int64), size - len(SPECIALS) - len(rest))
     return Vocabulary((*SPECIALS, *pieces, *rest), lowercase, strip_accents, chinese)
+
+
+def largest_size(lexicon: Lexicon, *, lowercase: bool = True, coverage: float = 0.9995) -> int:
+    """The size at which every word of a lexicon is one piece: `learn_vocabulary` takes no larger one."""
+    _, words, alphabet = _material(lexicon, Vocabulary(SPECIALS, lowercase), coverage)
+    return _sizes(words, alphabet)[1]
+
+
+def _material(lexicon: Lexicon, settings: Vocabulary, coverage: float) -> tuple[Counter, list[str], set[str]]:
+    """The counts of words under a vocabulary's settings, the words that choose pieces, and the alphabet."""
+    if not 0 < coverage <= 1:
+        raise UserError(f"coverage is {coverage}, a share of the words: it must be above 0 and at most 1")
+    counts = normalised(lexicon, settings)
+    if not counts:
+        raise UserError("the lexicon has no words to learn a vocabulary from: give a corpus with text")
+    counts = _covered(counts, coverage)
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    alphabet = {form for word in words for form in _forms(word)}
+    return counts, sorted(words[:_MOST_WORDS], key=lambda word: (-len(word), word)), alphabet
+
+
+def _sizes(words: list[str], alphabet: set[str]) -> tuple[int, int]:
+    smallest = len(SPECIALS) + len(alphabet)
+    return smallest, smallest + sum(len(word) > 1 for word in words)
 
 
 def describe(vocabulary: Vocabulary, lexicon: Lexicon, teacher: Vocabulary | None = None) -> dict[str, float]:

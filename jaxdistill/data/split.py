@@ -1,6 +1,7 @@
 """Splitting text into what is trained on and what is held out, by document."""
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 
@@ -19,7 +20,7 @@ def split_text(
 ) -> None:
     """Writes text as two files, documents separated by blank lines; a document is held out by a hash of its text.
 
-    Where no blank line separates documents, every line is one.
+    In a source where no blank line separates documents, every line is one.
 
     Args:
       sources: as `prepare` takes them.
@@ -31,11 +32,10 @@ def split_text(
     Raises:
       UserError: a source can't be read, or there are too few documents to hold some out.
     """
-    several = any(line == b"\n" for line in _lines(sources, field))
     with atomic(train) as first, atomic(held_out) as second:
         counts = {first: 0, second: 0}
         with open(first, "wb") as train_file, open(second, "wb") as held_out_file:
-            for document in _documents(_lines(sources, field), several):
+            for document in itertools.chain.from_iterable(_documents(spec, field) for spec in sources):
                 draw = int.from_bytes(hashlib.sha256(document).digest()[:8], "little") / 2**64
                 path, file = (second, held_out_file) if draw < share else (first, train_file)
                 counts[path] += 1
@@ -47,25 +47,20 @@ def split_text(
             )
 
 
-def _lines(sources: Sequence[str], field: str) -> Iterator[bytes]:
-    for spec in sources:
-        held = b""
-        for block, _ in read(find_source(spec), field):
-            *lines, held = (held + block).split(b"\n")
-            for line in lines:
-                yield line.strip() + b"\n"
-        if held:
-            yield held.strip() + b"\n"
-        yield b"\n"
+def _documents(spec: str, field: str) -> Iterator[bytes]:
+    lines = itertools.groupby(_lines(spec, field), key=bool)
+    several = sum(text for text, _ in lines) > 1
+    for text, group in itertools.groupby(_lines(spec, field), key=bool):
+        if text and several:
+            yield b"".join(line + b"\n" for line in group)
+        elif text:
+            yield from (line + b"\n" for line in group)
 
 
-def _documents(lines: Iterator[bytes], several: bool) -> Iterator[bytes]:
-    document: list[bytes] = []
-    for line in lines:
-        if line != b"\n":
-            document.append(line)
-        if document and (line == b"\n" or not several):
-            yield b"".join(document)
-            document = []
-    if document:
-        yield b"".join(document)
+def _lines(spec: str, field: str) -> Iterator[bytes]:
+    """The lines of a source without white space at their ends; empty ones separate documents."""
+    held = b""
+    for block, _ in read(find_source(spec), field):
+        *lines, held = (held + block).split(b"\n")
+        yield from map(bytes.strip, lines)
+    yield held.strip()

@@ -7,7 +7,7 @@ from jaxdistill.data.masking import Masking
 from jaxdistill.data.views import View
 from jaxdistill.data.vocab import read_vocabulary
 from jaxdistill.experiment import BertConfig, Data, Experiment
-from jaxdistill.hf import read_config
+from jaxdistill.hf import find_tokenizer, read_config
 from jaxdistill.initial import FromHuggingFace, Random
 from jaxdistill.mixed import Mixed
 from jaxdistill.optim import Optimizer
@@ -94,7 +94,7 @@ def config(
         name=f"extreme/{variant}",
         data=Data(
             corpus=corpus,
-            vocabularies={"student": vocabulary, "teacher": teacher},
+            vocabularies={"student": vocabulary, "teacher": find_tokenizer(teacher, revision=revision)},
             views=views,
             batch=batch,
             length=length,

@@ -61,6 +61,16 @@ def read_config(
     return hf_names.parse_config(folder / "config.json", mlm, pooler)
 
 
+def find_tokenizer(source: str | os.PathLike, *, revision: str | None = None) -> str:
+    """The local folder with a model's tokenizer files, fetched from the hub if need be; no weights are fetched.
+
+    Raises:
+      UserError: it can't be found.
+    """
+    folder, _ = hf_files.locate(source, revision, hf_files.TOKENIZER_FILES)
+    return str(folder)
+
+
 def read_hf(
     source: str | os.PathLike,
     *,

@@ -172,3 +172,21 @@ def test_offline_without_a_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="the Hugging Face hub could not give nobody/nothing"):
         hf.read_config("nobody/nothing")
+
+
+def test_a_hub_tokenizer_is_fetched_without_weights(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    from jaxdistill.hf import find_tokenizer
+
+    asked = {}
+
+    def fake(source, revision, allow_patterns):
+        asked.update(source=source, revision=revision, patterns=allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+    assert find_tokenizer("google-bert/bert-base-uncased", revision="main") == str(tmp_path)
+    assert asked["source"] == "google-bert/bert-base-uncased" and asked["revision"] == "main"
+    assert not any("safetensors" in pattern for pattern in asked["patterns"])
+    assert find_tokenizer(tmp_path) == str(tmp_path)

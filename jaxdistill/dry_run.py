@@ -1,10 +1,13 @@
 """What a run would take: everything is built and compiled, nothing is trained."""
 
+import dataclasses
+
 import jax
 
 from jaxdistill import sharding
 from jaxdistill import step as steps
 from jaxdistill.experiment import Experiment
+from jaxdistill.initial import Random
 from jaxdistill.inputs import make_batches, read_inputs, read_vocabularies
 from jaxdistill.resolve import describe, resolve
 
@@ -21,7 +24,9 @@ def dry_run(experiment: Experiment) -> list[str]:
     mesh = sharding.make_mesh(experiment.run.fsdp, experiment.run.devices)
     batches = make_batches(experiment.data, inputs, experiment.seed)
     experiment, _, _ = resolve(experiment, inputs, mesh, "", None)
-    shapes = jax.eval_shape(lambda: steps.init_state(experiment))
+    # Shapes do not depend on where parameters start, so no weights are read.
+    anywhere = dataclasses.replace(experiment, start=dict.fromkeys(experiment.start, Random()))
+    shapes = jax.eval_shape(lambda: steps.init_state(anywhere))
     place = steps.state_shardings(experiment, shapes, mesh)
     state = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, place)
     rows = sharding.batch_sharding(mesh)

@@ -9,6 +9,7 @@ import jax
 
 from jaxdistill import bert, manifest, memory
 from jaxdistill import step as steps
+from jaxdistill.chips import matmul_rate
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment
 from jaxdistill.inputs import Inputs
@@ -92,10 +93,27 @@ def describe(experiment: Experiment, inputs: Inputs, mesh: jax.sharding.Mesh) ->
             f"  {role} reads {windows.tokens(view.vocabulary):,} tokens an epoch in {len(windows):,} windows, "
             f"{windows.padding(view.vocabulary):.1%} padding under its own cut{mixed}"
         )
-    micro = run.micro_batch * mesh.size
-    kind = mesh.devices.flat[0].device_kind
+    micro, flops, device = run.micro_batch * mesh.size, steps.flops_per_step(experiment), mesh.devices.flat[0]
     lines.append(
-        f"  {mesh.size} x {kind} (data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}), {micro} rows at a time, "
-        f"{steps.flops_per_step(experiment) / 1e12:.3g} TFLOP a step"
+        f"  {mesh.size} x {device.device_kind} (data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}), {micro} rows at "
+        f"a time, {flops / 1e12:.3g} TFLOP a step"
+    )
+    rate = matmul_rate(device, next(iter(experiment.models.values())).dtype) * _apart(mesh)
+    least = _duration(flops * experiment.steps / rate)
+    lines.append(
+        f"  matrix products run at {rate / 1e12:.3g} TFLOP/s here: the whole run takes {least} of them alone, and "
+        "usually two or three times as long"
     )
     return lines
+
+
+def _apart(mesh: jax.sharding.Mesh) -> int:
+    """How many devices of a mesh compute at the same time: CPU devices of one process share its cores."""
+    return mesh.size if mesh.devices.flat[0].platform != "cpu" else jax.process_count()
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} seconds"

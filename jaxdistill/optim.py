@@ -55,6 +55,8 @@ class Optimizer:
                 f"learning_rate={self.learning_rate} and weight_decay={self.weight_decay} must not be negative, "
                 f"warmup={self.warmup} is a share from 0 to 1, clip={self.clip} is a norm or 0"
             )
+        if not 0 <= self.b1 < 1 or not 0 <= self.b2 < 1 or not self.eps >= 0:
+            raise UserError(f"b1={self.b1} and b2={self.b2} are from 0 to below 1, eps={self.eps} is not negative")
 
 
 def schedule(settings: Optimizer, steps: int) -> Callable[[Any], Any]:

@@ -1,5 +1,7 @@
 """Filling in `[MASK]` with a masked-language model, for a person to look at."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,17 +33,21 @@ def fill(model: Model, text: str, top: int = 5) -> list[list[tuple[str, float]]]
         raise UserError(f"{text!r} has no [MASK]: write it where a word is to be filled in")
     if len(ids) > config.positions:
         raise UserError(f"the text has {len(ids)} pieces, the model reads {config.positions}: shorten it")
-    row = jnp.asarray([ids], jnp.int32)
-    outputs = bert.Bert(config).apply(
-        {"params": model.params}, row, jnp.ones(row.shape, bool), positions=jnp.asarray([places], jnp.int32)
-    )
-    scores = bert.logits(outputs.predictions, model.params["embeddings"]["word"], model.params["mlm"]["bias"])[0]
-    probabilities = np.array(jax.nn.softmax(scores, axis=-1))[:, : vocabulary.size]
+    found = _probabilities(config, model.params, np.array([ids], np.int32), np.array([places], np.int32))
+    probabilities = np.array(found)[0, :, : vocabulary.size]
     best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
     return [
         [(vocabulary.pieces[piece], float(row[piece])) for piece in pieces]
         for pieces, row in zip(best, probabilities, strict=True)
     ]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probabilities(config, params, ids, places):
+    """Of every row of the word table, at places [batch, masks] of ids [batch, length]: [batch, masks, vocab]."""
+    outputs = bert.Bert(config).apply({"params": params}, ids, jnp.ones(ids.shape, bool), positions=places)
+    scores = bert.logits(outputs.predictions, params["embeddings"]["word"], params["mlm"]["bias"])
+    return jax.nn.softmax(scores, axis=-1)
 
 
 def fill_in(model: Model, text: str) -> str:

@@ -13,12 +13,12 @@ from jaxdistill.data.wordpiece import learn_vocabulary
 from jaxdistill.experiment import Experiment, Run
 from jaxdistill.hf import write_hf
 
-TEACHER = {"hidden": 12, "layers": 2, "heads": 2, "ffn": 24, "positions": 16}
+TEACHER = {"hidden": 12, "layers": 2, "heads": 2, "ffn": 24, "positions": 24}
 KNOBS = {
     "variant": "up",
     "hidden": 8,
     "heads": 2,
-    "positions": 16,
+    "positions": 24,
     "length": 16,
     "predictions": 3,
     "batch": 8,

@@ -20,11 +20,10 @@ import time
 
 os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 
-from collections.abc import Iterator
-
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from jaxdistill.data.corpus import open_corpus
+from jaxdistill.data.trainers import repeated, singles, train_wordpiece
 from jaxdistill.data.vocab import PREFIX, SPECIALS, Vocabulary, read_vocabulary
 from jaxdistill.data.wordpiece import describe, learn_vocabulary, normalised
 
@@ -59,11 +58,11 @@ def main() -> None:
         row(f"ours, coverage {coverage}", ours, seconds)
         counts, alphabet = normalised(lexicon, ours), singles(ours)
         characters = len({piece[-1] for piece in alphabet})
-        pieces, seconds = timed(wordpiece, counts, options.size, characters)
+        pieces, seconds = timed(train_wordpiece, counts, options.size, characters)
         row(f"WordPiece, {characters} characters", Vocabulary(pieces, lowercase), seconds)
         pieces, seconds = timed(unigram, counts, options.size, alphabet)
         row("Unigram, our alphabet", Vocabulary(pieces, lowercase), seconds)
-    pieces, seconds = timed(wordpiece, counts, options.size, 1000)
+    pieces, seconds = timed(train_wordpiece, counts, options.size, 1000)
     row("WordPiece, its default alphabet", Vocabulary(pieces, lowercase), seconds)
     if teacher is not None:
         row("(the teacher's)", teacher, 0)
@@ -72,34 +71,6 @@ def main() -> None:
 def timed(call, *args, **kwargs):
     start = time.process_time()
     return call(*args, **kwargs), time.process_time() - start
-
-
-def singles(vocabulary: Vocabulary) -> list[str]:
-    """The single characters, those that continue a word included."""
-    return [piece for piece in vocabulary.pieces if len(piece) == 1 or (len(piece) == 3 and piece.startswith(PREFIX))]
-
-
-def repeated(counts: dict[str, int], prefix: str = "") -> Iterator[str]:
-    """Text in which every word stands as often as it is counted: the trainers take no counts."""
-    for word, count in counts.items():
-        for start in range(0, count, 10_000):
-            yield " ".join([prefix + word] * min(10_000, count - start))
-
-
-def wordpiece(counts: dict[str, int], size: int, characters: int) -> tuple[str, ...]:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size,
-        min_frequency=2,
-        limit_alphabet=characters,
-        special_tokens=list(SPECIALS),
-        continuing_subword_prefix=PREFIX,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(repeated(counts), trainer)
-    ids = tokenizer.get_vocab()
-    return tuple(sorted(ids, key=ids.get))
 
 
 def unigram(counts: dict[str, int], size: int, alphabet: list[str]) -> tuple[str, ...]:

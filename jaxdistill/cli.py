@@ -29,7 +29,11 @@ def _where(
 
 def _train(arguments: Sequence[str]) -> None:
     names = ", ".join(sorted(path.stem for path in knobs.folder().glob("*.py") if path.stem != "__init__"))
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments:
+        raise UserError(
+            f"name a config to train: {names}, or the path of your own; `jaxdistill train --help` says more"
+        )
+    if arguments[0] in ("-h", "--help"):
         print(TRAIN.format(names=names))
         return
     from jaxdistill.experiment import Run
@@ -46,7 +50,7 @@ def _train(arguments: Sequence[str]) -> None:
     if where["dry_run"]:
         from jaxdistill.dry_run import dry_run
 
-        print("\n".join(dry_run(experiment)))
+        print("\n".join(dry_run(experiment, where["workdir"])))
         return
     from jaxdistill.train import train
 
@@ -70,22 +74,29 @@ def _prepare(options: argparse.Namespace) -> None:
 def _vocab(options: argparse.Namespace) -> None:
     from jaxdistill.data.corpus import open_corpus
     from jaxdistill.data.vocab import read_vocabulary, write_tokenizer
-    from jaxdistill.data.wordpiece import describe, learn_vocabulary
+    from jaxdistill.data.wordpiece import learn_vocabulary
     from jaxdistill.files import write_text
+    from jaxdistill.hf import find_tokenizer
+    from jaxdistill.report import vocabulary_table
 
-    corpus = open_corpus(options.corpus)
-    held_out = open_corpus(options.held_out) if options.held_out else None
-    teacher = read_vocabulary(options.teacher) if options.teacher else None
-    made = learn_vocabulary(corpus.lexicon, options.size, lowercase=not options.cased)
+    lexicons = {"the corpus": open_corpus(options.corpus).lexicon}
+    if options.held_out:
+        lexicons["held out"] = open_corpus(options.held_out).lexicon
+    teacher = options.teacher
+    if teacher:
+        teacher = read_vocabulary(teacher if os.path.exists(teacher) else find_tokenizer(teacher))
+    made = learn_vocabulary(lexicons["the corpus"], options.size, lowercase=not options.cased)
     if options.out.endswith(".txt"):
         write_text(options.out, "".join(piece + "\n" for piece in made.pieces))
     else:
         write_tokenizer(made, options.out, options.max_length)
-    print(f"{options.out}: {made.size:,} pieces")
-    for name, opened in (("the corpus", corpus), ("held-out text", held_out)):
-        if opened:
-            facts = describe(made, opened.lexicon, teacher)
-            print(f"  on {name}: " + ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in facts.items()))
+    rows = {options.out: made}
+    if options.compare:
+        from jaxdistill.data.trainers import train_alike
+
+        rows["WordPiece trainer of tokenizers"] = train_alike(lexicons["the corpus"], made)
+    rows |= {"the teacher's own": teacher} if teacher else {}
+    print(vocabulary_table(rows, lexicons, teacher))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -130,16 +141,23 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 def _env(options: argparse.Namespace) -> None:
     import platform
+    from importlib.metadata import PackageNotFoundError, version
 
-    import jax
-
-    from jaxdistill.manifest import PACKAGES, _version
+    from jaxdistill.manifest import PACKAGES
 
     print(f"jaxdistill {jaxdistill.__version__}")
-    print(f"python {platform.python_version()} on {platform.platform()}")
-    for name in PACKAGES:
-        print(f"{name} {_version(name)}")
-    print(f"devices: {', '.join(f'{d.platform} {d.device_kind}' for d in jax.devices())}")
+    print(f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores")
+    for name in (*PACKAGES, "transformers", "torch"):
+        try:
+            print(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            print(f"{name} is not installed")
+    import jax
+
+    try:
+        print(f"devices: {', '.join(f'{device.platform} {device.device_kind}' for device in jax.devices())}")
+    except RuntimeError as error:
+        print(f"devices: none could be used ({error})")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -175,7 +193,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--out", required=True, help="a vocab.txt, or a folder for all tokenizer files")
     made.add_argument("--cased", action="store_true", help="keep case and accents (default: uncased)")
     made.add_argument("--held-out", metavar="CORPUS", help="also measure it on this corpus")
-    made.add_argument("--teacher", help="a vocabulary or model folder: report the share of pieces in common")
+    made.add_argument("--teacher", help="a vocab.txt, model folder or hub id: report the share of pieces in common")
+    made.add_argument("--compare", action="store_true", help="measure the trainer of `tokenizers` beside it (slower)")
     made.add_argument("--max-length", type=int, default=512, help="model_max_length of the tokenizer (default 512)")
 
     commands.add_parser("train", help="Train a config in a workdir; run again to continue.", add_help=False)
@@ -210,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; the exit code is 0, or 2 for bad input, 130 for an interrupt."""
+    """Runs a command; the exit code is 0, 2 for bad input, 130 for an interrupt, 141 when nobody reads the output."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments[:1] == ["train"]:
@@ -218,7 +237,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             options = _parser().parse_args(arguments)
             options.function(options)
-    except UserError as error:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it exits, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (UserError, OSError) as error:
         print(f"jaxdistill: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,10 +1,11 @@
 """What a run would take: everything is built and compiled, nothing is trained."""
 
 import dataclasses
+import os
 
 import jax
 
-from jaxdistill import sharding
+from jaxdistill import manifest, sharding
 from jaxdistill import step as steps
 from jaxdistill.experiment import Experiment
 from jaxdistill.initial import Random
@@ -14,8 +15,12 @@ from jaxdistill.resolve import describe, resolve
 MIB = 2**20
 
 
-def dry_run(experiment: Experiment) -> list[str]:
+def dry_run(experiment: Experiment, workdir: str | os.PathLike) -> list[str]:
     """Lines with parameters, tokens per epoch, FLOPs per step, and bytes per device of the compiled step.
+
+    Args:
+      experiment: what would run.
+      workdir: where; nothing is written there, but a run that it holds must be the same one.
 
     Raises:
       UserError: the experiment could not run.
@@ -23,7 +28,7 @@ def dry_run(experiment: Experiment) -> list[str]:
     inputs = read_inputs(experiment.data.corpus, read_vocabularies(experiment.data), experiment.data.length)
     mesh = sharding.make_mesh(experiment.run.fsdp, experiment.run.devices)
     batches = make_batches(experiment.data, inputs, experiment.seed)
-    experiment, _, _ = resolve(experiment, inputs, mesh, "", None)
+    experiment, _, _ = resolve(experiment, inputs, mesh, workdir, manifest.read_manifest(workdir))
     # Shapes do not depend on where parameters start, so no weights are read.
     anywhere = dataclasses.replace(experiment, start=dict.fromkeys(experiment.start, Random()))
     shapes = jax.eval_shape(lambda: steps.init_state(anywhere))

@@ -47,7 +47,7 @@ def read_run(workdir: str | os.PathLike, role: str = "student", step: int | None
     asked = saved["config"]
     if role not in asked["models"]:
         raise UserError(f"the run in {workdir} has no {role!r}; its models are {', '.join(sorted(asked['models']))}")
-    config = BertConfig(**{name: value for name, value in asked["models"][role].items() if name != "type"})
+    config = _shape(saved, role)
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
@@ -66,6 +66,10 @@ def read_run(workdir: str | os.PathLike, role: str = "student", step: int | None
         params = tree.unflatten(tree.flatten(source) | tree.flatten(params))
     name = asked["data"]["views"][role]["vocabulary"]
     return Trained(config, params, read_vocabulary(workdir / "vocabularies" / name), step, saved)
+
+
+def _shape(saved: Mapping[str, Any], role: str) -> BertConfig:
+    return BertConfig(**{name: value for name, value in saved["config"]["models"][role].items() if name != "type"})
 
 
 def read_model(source: str | os.PathLike, role: str = "student") -> Model:
@@ -122,15 +126,14 @@ def export(
     notify(f"wrote the {role} to {out} ({bert.parameter_count(found.config):,} parameters, {dtype}{state})")
 
 
-def _card(workdir, out, found: Trained, role: str, dtype: str) -> str:
+def _card(workdir: str | os.PathLike, out: str | os.PathLike, found: Trained, role: str, dtype: str) -> str:
+    """The model card, from the run's manifest and the scores of its last step."""
     asked, scores_path = found.manifest["config"], pathlib.Path(workdir) / "scores.json"
     scored = files.read_json(scores_path) if scores_path.is_file() else {}
     scores = scored["scores"] if scored.get("step") == found.step else {}
-    base = next(
-        (start for name, start in sorted(asked["start"].items(), reverse=True) if start["type"] == "FromHuggingFace"),
-        None,
-    )
     method, _, variant = asked["name"].partition("/")
+    base = "teacher" if "teacher" in asked["models"] else role
+    start = asked["start"][base] if asked["start"][base]["type"] == "FromHuggingFace" else {}
     facts = model_card.Facts(
         name=pathlib.Path(out).name,
         config=found.config,
@@ -140,8 +143,9 @@ def _card(workdir, out, found: Trained, role: str, dtype: str) -> str:
         method=method,
         variant=variant or None,
         role=role,
-        base_model=base["source"] if base else None,
-        base_revision=base["revision"] if base else None,
+        base_model=start.get("source"),
+        base_revision=start.get("revision"),
+        base_parameters=bert.parameter_count(_shape(found.manifest, base)) if start and base != role else None,
         corpus_sha256=found.manifest["data"].get("corpus"),
         dtype=dtype,
         scores=scores,

@@ -148,6 +148,34 @@ def join(*functions: Callable) -> Callable[..., list[dict[str, Any]]]:
     return joined
 
 
+def extending(base: str) -> Callable[[Callable], Callable]:
+    """Makes a config out of another one: `@extending("extreme")` above `def config(made, mine: Annotated[...] = 1)`.
+
+    The decorated function gets what the other config made and gives back what is to run; its further arguments are
+    knobs beside those of the other config, whose names they must not repeat.
+
+    Args:
+      base: the other config, as `load` finds it.
+    """
+
+    def decorate(change: Callable) -> Callable:
+        first, (_, *own) = load(base), inspect.signature(change).parameters.values()
+        theirs = inspect.signature(first).parameters
+
+        def config(**values):
+            made = first(**{name: value for name, value in values.items() if name in theirs})
+            return change(made, **{name: value for name, value in values.items() if name not in theirs})
+
+        merged = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*theirs.values(), *own)]
+        config.__signature__ = inspect.Signature(merged)
+        hints = [typing.get_type_hints(function, include_extras=True) for function in (first, change)]
+        config.__annotations__ = {name: hint for part in hints for name, hint in part.items() if name != "return"}
+        config.__doc__ = inspect.getdoc(change)
+        return config
+
+    return decorate
+
+
 def help(function: Callable) -> str:
     """Every knob of a config with its type, default and meaning, below the config's docstring."""
     lines = [inspect.getdoc(function)] if function.__doc__ else []

@@ -1,7 +1,10 @@
-"""Scores as a table for people."""
+"""Figures as tables for people."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from jaxdistill.data.lexicon import Lexicon
+from jaxdistill.data.vocab import Vocabulary
+from jaxdistill.data.wordpiece import describe
 from jaxdistill.evaluate import Scores
 
 
@@ -19,12 +22,39 @@ def score_table(scores: Mapping[str, Scores]) -> str:
         )
         for name, score in scores.items()
     ]
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
-        for cells in ([*zip(row, widths, strict=True)] for row in (header, *rows))
-    ]
     first = next(iter(scores.values()))
+    note = f"({first.pieces:,} masked pieces of the first model; {first.words:,} words masked whole)"
+    return f"{_table(header, rows)}\n{note}"
+
+
+def vocabulary_table(
+    vocabularies: Mapping[str, Vocabulary], lexicons: Mapping[str, Lexicon], teacher: Vocabulary | None = None
+) -> str:
+    """Vocabularies, one a line, and what each makes of some texts: pieces per word, and the share of `[UNK]` words.
+
+    Args:
+      vocabularies: by name.
+      lexicons: the words of each text with their counts, by name.
+      teacher: adds the share of the pieces that this vocabulary has too.
+    """
+    header = ["vocabulary", "pieces"]
+    for text in lexicons:
+        header += [f"pieces/word, {text}", "[UNK]"]
+    header += ["in the teacher's"] if teacher else []
+    rows = []
+    for name, vocabulary in vocabularies.items():
+        told = [describe(vocabulary, lexicon, teacher) for lexicon in lexicons.values()]
+        row = [name, f"{vocabulary.size:,}"]
+        for facts in told:
+            row += [f"{facts['pieces_per_word']:.4f}", f"{facts['unk_rate']:.3%}"]
+        rows.append([*row, f"{told[0]['shared']:.1%}"] if teacher else row)
+    return _table(header, rows)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns two spaces apart, the first flush left and the others flush right."""
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        [*lines, f"({first.pieces:,} masked pieces of the first model; {first.words:,} words masked whole)"]
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
     )

@@ -1,0 +1,172 @@
+"""Every config: trained in its smoke size, and its default shapes counted."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from jaxdistill import bert, hf, knobs, step, tree
+from jaxdistill.bert import BertConfig
+from jaxdistill.data.vocab import SPECIALS
+from jaxdistill.errors import UserError
+from jaxdistill.export import read_run
+from jaxdistill.initial import FromHuggingFace
+from jaxdistill.train import train
+
+ONE = {"devices": 1, "log_every": 1, "save_every": 3, "score_rows": 8}
+VARIANTS = ("nokd", "dual", "down", "up")
+
+
+def finish(experiment, workdir) -> dict[str, float]:
+    """Trains to the end, and returns the last line of metrics."""
+    assert train(experiment, workdir, notify=lambda line: None).finished
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == experiment.steps
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    return lines[-1]
+
+
+def same(one, other) -> bool:
+    one, other = tree.flatten(one), tree.flatten(other)
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_every_config_is_tested_here():
+    assert {path.stem for path in knobs.folder().glob("*.py")} - {"__init__"} == {"extreme", "mlm"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_extreme_trains(variant, tiny_inputs, workdir):
+    last = finish(tiny_inputs.experiment(variant=variant, steps=3, run=ONE), workdir)
+    roles = {"student"} if variant == "nokd" else {"student", "teacher", "bridge"}
+    assert {name.split("/")[1] for name in last if name.startswith("gradient_norm/")} == roles
+    assert all(last[f"gradient_norm/{role}"] > 0 for role in roles)
+    terms = {"student_mlm"} | ({"teacher_mlm"} if roles > {"student"} else set())
+    assert {name for name in last if name.endswith("_mlm")} == terms
+    assert ("projection" in last) == (variant in ("down", "up"))
+    assert ("projection/explained/hidden_ffn" in last) == (variant in ("down", "up"))
+    if variant != "nokd":
+        teacher = read_run(workdir, "teacher")
+        assert not same(teacher.params, hf.read_hf(tiny_inputs.teacher).params), "the teacher trains too"
+
+
+def test_variants_are_paired(tiny_inputs):
+    """The student starts from the same numbers and reads the same rows, whatever trains beside it."""
+    made = {variant: tiny_inputs.experiment(variant=variant) for variant in VARIANTS}
+    starts = {variant: step.init_params(experiment)["student"] for variant, experiment in made.items()}
+    assert all(same(start, starts["nokd"]) for start in starts.values())
+    assert len({json.dumps(sorted(experiment.data.vocabularies.items())) for experiment in made.values()}) == 1
+    assert len({experiment.data.views["student"] for experiment in made.values()}) == 1
+    assert not same(step.init_params(tiny_inputs.experiment(variant="nokd", seed=1))["student"], starts["nokd"])
+
+
+@pytest.fixture
+def mlm(tiny_inputs):
+    values = {"corpus": str(tiny_inputs.corpus), "vocabulary": str(tiny_inputs.teacher), "length": 16, "predictions": 3}
+    values |= {"batch": 8, "steps": 3}
+
+    def make(**changes):
+        experiment = knobs.load("mlm")(**values | changes)
+        return dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, **ONE, tensorboard=False))
+
+    return make
+
+
+def test_mlm_trains_from_scratch(mlm, workdir):
+    experiment = mlm(hidden=8, layers=2, heads=2, positions=16)
+    assert finish(experiment, workdir)["mlm"] > 0
+    assert experiment.models["student"].ffn == 32
+
+
+def test_mlm_trains_a_model_further(mlm, tiny_inputs):
+    """Not run: it differs from the other in its start alone."""
+    experiment = mlm(start=str(tiny_inputs.teacher), dropout=0.0)
+    read = hf.read_hf(tiny_inputs.teacher)
+    assert experiment.start["student"] == FromHuggingFace(str(tiny_inputs.teacher))
+    assert same(step.init_params(experiment)["student"], read.params)
+    assert dataclasses.replace(experiment.models["student"], dropout=0.1, attention_dropout=0.1) == read.config
+
+
+def test_a_student_goes_on_with_more_positions_than_rows(tiny_inputs):
+    experiment = tiny_inputs.experiment(variant="nokd", positions=40)
+    assert experiment.models["student"].positions == 40 and experiment.data.length == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"heads": 3}, "3 attention heads do not divide the width 8"),
+        ({"layers": 3}, "2 teacher layers cannot be spread evenly over 3"),
+        ({"positions": 8}, "length 16, but 'student' has 8 positions"),
+        ({"length": 32, "positions": 32}, "length 32, but 'teacher' has \\d+ positions"),
+        ({"predictions": 17}, "17 predictions do not fit a row of 16"),
+        ({"mix": 1.5}, "mixing probability 1.5"),
+        ({"masking": 0.0}, "masking rate 0.0"),
+        ({"dropout": 1.0}, "dropout=1.0 is not a rate"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0"),
+        ({"teacher_learning_rate": -1.0}, "learning_rate=-1.0"),
+        ({"batch": 0}, "batch=0 must be at least 1"),
+        ({"steps": 0}, "steps=0"),
+        ({"teacher": "no/such/folder"}, "no/such/folder does not exist"),
+        ({"vocabulary": "no/vocab.txt"}, "no/vocab.txt does not exist"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_said_when_the_config_is_built(tiny_inputs, changes, match):
+    with pytest.raises(UserError, match=match):
+        tiny_inputs.experiment(**changes)
+
+
+def test_a_reader_of_two_vocabularies_is_scored_on_both(tiny_inputs):
+    made = tiny_inputs.experiment(variant="dual")
+    term = dataclasses.replace(made.terms["teacher_mlm"], mixed=None)
+    with pytest.raises(UserError, match="'teacher_mlm' must have the same `mixed`"):
+        dataclasses.replace(made, terms={**made.terms, "teacher_mlm": term})
+    plain = dataclasses.replace(made.data.views["teacher"], mixed_with=None)
+    with pytest.raises(UserError, match="its view is mixed with None"):
+        dataclasses.replace(made, data=dataclasses.replace(made.data, views={**made.data.views, "teacher": plain}))
+    with pytest.raises(UserError, match="no `mixed` says how"):
+        dataclasses.replace(made, mixed=None)
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    """The paper's job with the given width: BERT_BASE by its config alone, and 4,928 pieces."""
+    folder = tmp_path_factory.mktemp("paper")
+    base = BertConfig(vocab=30_522, hidden=768, layers=12, heads=12, ffn=3072)
+    (folder / "config.json").write_text(json.dumps(hf.hf_names.config_json(base, None, "float32")))
+    (folder / "vocab.txt").write_text("\n".join([*SPECIALS, *(f"w{number}" for number in range(4928 - 5))]) + "\n")
+    config = knobs.load("extreme")
+    return lambda **changes: (
+        config(corpus="-", vocabulary=str(folder / "vocab.txt"), teacher=str(folder), **changes).models
+    )
+
+
+# width, positions, parameters with pooler and next-sentence head, exported, printed in table 1 of 1909.11687
+PAPER = [
+    (48, 128, 591_970, 589_520, 1_775_910),
+    (96, 512, 1_888_642, 1_879_136, 5_665_926),
+    (192, 128, 6_389_698, 6_352_256, 19_169_094),
+]
+
+
+@pytest.mark.parametrize(("hidden", "positions", "whole", "exported", "printed"), PAPER)
+def test_students_of_the_paper_have_its_parameters(paper, hidden, positions, whole, exported, printed):
+    student = paper(hidden=hidden, positions=positions)["student"]
+    assert bert.parameter_count(student) == exported
+    assert bert.parameter_count(dataclasses.replace(student, pooler=True, nsp=True)) == whole
+    assert printed == 3 * whole
+
+
+def test_the_defaults_are_the_job_of_the_paper(paper):
+    models = paper()
+    teacher = dataclasses.replace(models["teacher"], pooler=True, nsp=True)
+    assert bert.parameter_count(teacher) == 110_106_428
+    assert (models["student"].hidden, models["student"].layers, models["student"].heads) == (48, 12, 12)
+    assert models["student"].positions == 128
+    defaults = {knob.name: knob.default for knob in knobs.of(knobs.load("extreme"))}
+    expected = {"batch": 4096, "steps": 250_000, "length": 128, "predictions": 20, "masking": 0.15, "mix": 0.5}
+    expected |= {"optimizer": "lamb", "learning_rate": 0.00125, "teacher": "google-bert/bert-base-uncased"}
+    assert expected.items() <= defaults.items()

@@ -1,0 +1,123 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from jaxdistill import bert, hf
+from jaxdistill.data.corpus import open_corpus
+from jaxdistill.errors import UserError
+from jaxdistill.export import export, is_run, read_model, read_run
+from jaxdistill.train import train
+
+
+@pytest.fixture(scope="module")
+def run(tiny_inputs, tmp_path_factory):
+    """A finished run whose checkpoints of steps 2 and 4 are kept, with its held-out scores."""
+    workdir = tmp_path_factory.mktemp("export") / "run"
+    changes = {"variant": "dual", "steps": 4, "held_out": str(tiny_inputs.held_out), "run": {"devices": 1}}
+    scores = train(tiny_inputs.experiment(**changes), workdir, notify=lambda line: None).scores
+    return workdir, {role: dataclasses.asdict(score) for role, score in scores.items()}
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_torch_computes_what_we_compute(run, tmp_path, role):
+    export(run[0], tmp_path / "model", role=role, notify=lambda line: None)
+    found = read_run(run[0], role)
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "model").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    rows = tokenizer(["The old sailor [MASK] the bridge.", "At noon."], return_tensors="pt", padding=True)
+    assert rows.input_ids.max() < found.vocabulary.size
+    with torch.no_grad():
+        expected = theirs(**rows).logits.numpy()
+    ids, mask = rows.input_ids.numpy(), rows.attention_mask.numpy().astype(bool)
+    places = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+    outputs = bert.Bert(found.config).apply({"params": found.params}, ids, mask, positions=places)
+    ours = bert.logits(outputs.predictions, found.params["embeddings"]["word"], found.params["mlm"]["bias"])
+    np.testing.assert_allclose(np.asarray(ours)[mask], expected[mask], atol=1e-5)
+
+
+def test_the_teacher_keeps_its_own_vocabulary_and_has_learnt(run, tmp_path, tiny_inputs):
+    export(run[0], tmp_path / "model", role="teacher", notify=lambda line: None)
+    made, start = hf.read_hf(tmp_path / "model"), hf.read_hf(tiny_inputs.teacher)
+    assert made.vocabulary == start.vocabulary and made.vocabulary.size > read_run(run[0]).vocabulary.size
+    assert dataclasses.replace(made.config, dropout=0.1, attention_dropout=0.1) == start.config
+    assert not np.array_equal(made.params["embeddings"]["word"], start.params["embeddings"]["word"])
+
+
+def test_the_card_has_what_was_measured(run, tmp_path, tiny_inputs):
+    workdir, scores = run
+    lines = []
+    export(workdir, tmp_path / "model", notify=lines.append)
+    card = (tmp_path / "model" / "README.md").read_text()
+    for role, score in scores.items():
+        assert f"| {role} | " + " | ".join(f"{value:.4g}" for value in score.values()) + " |" in card
+    saved = json.loads((workdir / "scores.json").read_text())
+    assert f"held-out corpus {saved['corpus'][:12]}" in card
+    assert open_corpus(tiny_inputs.corpus).manifest["digest"] in card
+    assert f"`{tiny_inputs.teacher}`" in card and "variant `dual`" in card and "60 WordPieces" in card
+    student, teacher = (bert.parameter_count(read_run(workdir, role).config) for role in ("student", "teacher"))
+    assert f"{student:,} parameters" in card and f"{teacher:,} parameters" in card
+    assert f"{teacher / student:.1f}x fewer parameters" in card
+    assert "4 of 4" in card and "Unfinished" not in card
+    assert lines == [f"wrote the student to {tmp_path / 'model'} ({student:,} parameters, float32)"]
+
+
+def test_the_card_of_a_teacher_names_what_it_began_as(run, tmp_path, tiny_inputs):
+    export(run[0], tmp_path / "model", role="teacher", notify=lambda line: None)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"`{tiny_inputs.teacher}`" in card and "It is the teacher of" in card and "Compression" not in card
+
+
+def test_an_unfinished_run_says_its_step(run, tmp_path):
+    lines = []
+    export(run[0], tmp_path / "model", step=2, notify=lines.append)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "**Unfinished:** these are the weights after step 2 of 4." in card
+    assert "## Measured" not in card, "the scores are those of the last step"
+    assert "unfinished: step 2 of 4" in lines[0]
+    early, late = hf.read_hf(tmp_path / "model").params, read_run(run[0]).params
+    assert not np.array_equal(early["embeddings"]["word"], late["embeddings"]["word"])
+
+
+def test_float16(run, tmp_path):
+    export(run[0], tmp_path / "model", dtype="float16", notify=lambda line: None)
+    half, full = hf.read_hf(tmp_path / "model").params, read_run(run[0]).params
+    np.testing.assert_array_equal(
+        half["layers"]["query"]["kernel"], np.asarray(full["layers"]["query"]["kernel"], np.float16).astype(np.float32)
+    )
+
+
+def test_a_run_and_a_folder_can_be_measured(run, tmp_path, tiny_inputs):
+    export(run[0], tmp_path / "model", notify=lambda line: None)
+    ours, theirs = read_model(run[0]), read_model(tmp_path / "model")
+    np.testing.assert_array_equal(ours.params["embeddings"]["word"], theirs.params["embeddings"]["word"])
+    assert ours.vocabulary.pieces == theirs.vocabulary.pieces
+    assert read_model(run[0], "teacher").vocabulary.pieces == read_model(tiny_inputs.teacher).vocabulary.pieces
+    for name in ("vocab.txt", "tokenizer.json"):
+        (tmp_path / "model" / name).unlink()
+    with pytest.raises(UserError, match="no tokenizer beside its weights"):
+        read_model(tmp_path / "model")
+
+
+def test_what_can_not_be_exported_is_refused(run, tmp_path, tiny_inputs):
+    assert is_run(run[0]) and not is_run(tiny_inputs.teacher)
+    with pytest.raises(UserError, match="is not the workdir of a run"):
+        export(tiny_inputs.teacher, tmp_path / "model")
+    with pytest.raises(UserError, match="has no 'assistant'; its models are student, teacher"):
+        export(run[0], tmp_path / "model", role="assistant")
+    with pytest.raises(UserError, match="3"):
+        export(run[0], tmp_path / "model", step=3)
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "experiment.json").write_bytes((run[0] / "experiment.json").read_bytes())
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        export(new, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match=r"already holds thesis.tex"):
+        export(run[0], tmp_path / "model")
+    export(run[0], tmp_path / "model", replace=True, notify=lambda line: None)

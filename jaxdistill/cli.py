@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,14 @@ from typing import Annotated
 import jaxdistill
 from jaxdistill import knobs
 from jaxdistill.errors import UserError
+
+STAGES = """the stages:
+  jaxdistill prepare FILE... --out CORPUS               text -> word ids and a lexicon
+  jaxdistill vocab CORPUS --out vocab.txt               the student's WordPieces
+  jaxdistill train extreme --workdir RUN --corpus CORPUS --vocabulary vocab.txt --teacher FOLDER_OR_HUB_ID
+  jaxdistill evaluate RUN --corpus HELD_OUT             masked-word accuracy on text that was set aside
+  jaxdistill export RUN --out FOLDER                    a model that transformers loads
+all of them at once, in minutes: jaxdistill quickstart"""
 
 TRAIN = """usage: jaxdistill train CONFIG --workdir RUN [knobs]
        jaxdistill train CONFIG --help
@@ -161,14 +170,19 @@ def _env(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    shape = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=28, width=110)
     parser = argparse.ArgumentParser(
-        "jaxdistill", description="Distil BERT-family models into very small ones.", allow_abbrev=False
+        "jaxdistill",
+        description="Distil BERT-family models into very small ones.",
+        epilog=STAGES,
+        formatter_class=shape,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"jaxdistill {jaxdistill.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(name, function, meaning):
-        made = commands.add_parser(name, help=meaning, description=meaning, allow_abbrev=False)
+        made = commands.add_parser(name, help=meaning, description=meaning, formatter_class=shape, allow_abbrev=False)
         made.set_defaults(function=function)
         return made
 

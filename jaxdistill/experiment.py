@@ -45,7 +45,11 @@ class Data:
 class Run:
     """How an experiment runs, not what it computes: these may change when a run is continued."""
 
-    micro_batch: Annotated[int, "rows per device at a time, the rest is accumulated; 0 chooses by device memory"] = 0
+    micro_batch: Annotated[
+        int,
+        "rows per device at a time, the rest is accumulated; 0 chooses by device memory",
+        "How it runs (may change when a run is continued)",
+    ] = 0
     devices: Annotated[int, "devices to use; 0 uses all"] = 0
     fsdp: Annotated[int, "devices over which parameters and optimizer are sharded; 1 replicates them"] = 1
     unroll: Annotated[int, "layers laid out at a time by the scan over layers; 0 lays out all"] = 1

@@ -10,6 +10,7 @@ import jax
 from jaxdistill import bert, manifest, memory
 from jaxdistill import step as steps
 from jaxdistill.chips import matmul_rate
+from jaxdistill.data.corpus import open_corpus
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment
 from jaxdistill.inputs import Inputs
@@ -39,8 +40,11 @@ def resolve(
       The experiment that runs, its manifest, and lines to print.
 
     Raises:
-      UserError: vocabularies do not fit the models, the batch does not divide, or the saved run is another one.
+      UserError: vocabularies do not fit the models, the held-out corpus can't be read, the batch does not divide, or the
+        saved run is another one.
     """
+    if experiment.data.held_out:
+        open_corpus(experiment.data.held_out)  # now, not after the training
     for role, view in experiment.data.views.items():
         vocabulary, rows = inputs.vocabularies[view.vocabulary], experiment.models[role].vocab
         if vocabulary.size > rows:

@@ -40,8 +40,8 @@ def resolve(
       The experiment that runs, its manifest, and lines to print.
 
     Raises:
-      UserError: vocabularies do not fit the models, the held-out corpus can't be read, the batch does not divide, or the
-        saved run is another one.
+      UserError: vocabularies do not fit the models, the held-out corpus can't be read, the batch does not divide, or
+        the saved run is another one.
     """
     if experiment.data.held_out:
         open_corpus(experiment.data.held_out)  # now, not after the training

@@ -169,3 +169,32 @@ def test_installed_configs_are_found_by_name_from_any_folder(tmp_path, monkeypat
 
 def test_the_folder_of_configs_is_the_package_s():
     assert (knobs.folder() / "__init__.py").is_file()
+
+
+def test_a_config_out_of_another_one(tmp_path):
+    base = """
+from typing import Annotated
+
+def config(hidden: Annotated[int, "width", "Model"], steps: Annotated[int, "updates"] = 10):
+    "The base."
+    return {"hidden": hidden, "steps": steps}
+"""
+    own = f"""
+from typing import Annotated
+from jaxdistill import knobs
+
+@knobs.extending({str(tmp_path / "base.py")!r})
+def config(made, penalty: Annotated[float, "weight", "Mine"] = 0.5, twice: Annotated[bool, "double it"] = False):
+    "My own."
+    return made | {{"penalty": penalty * (2 if twice else 1)}}
+"""
+    (tmp_path / "base.py").write_text(base)
+    (tmp_path / "own.py").write_text(own)
+    config = knobs.load(str(tmp_path / "own.py"))
+    assert [knob.name for knob in knobs.of(config)] == ["hidden", "steps", "penalty", "twice"]
+    values = knobs.parse(config, ["--hidden", "48", "--twice"])
+    assert config(**values) == {"hidden": 48, "steps": 10, "penalty": 1.0}
+    assert config(hidden=4) == {"hidden": 4, "steps": 10, "penalty": 0.5}
+    assert knobs.help(config).startswith("My own.\n\nModel\n  --hidden INT")
+    with pytest.raises(UserError, match="missing: --hidden INT"):
+        knobs.parse(config, [])

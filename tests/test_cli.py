@@ -1,0 +1,353 @@
+"""The command line, in this process: what each command prints, and what bad input gets: a message, 2, and no files."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import jaxdistill
+from jaxdistill import cli
+from jaxdistill.data.vocab import read_vocabulary
+
+COMMANDS = ("quickstart", "prepare", "vocab", "train", "evaluate", "export", "fill", "env")
+SMALL = {"steps": 2, "variant": "nokd", "run": {"devices": 1, "save_every": 2}}
+
+
+def said(capsys, *arguments) -> str:
+    """What a command prints when it succeeds."""
+    assert cli.main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def listing(folder) -> dict:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """Runs a command that must fail: the message has no traceback, and no file was written or changed."""
+
+    def check(*arguments, match: str):
+        before = listing(tmp_path)
+        capsys.readouterr()
+        assert cli.main([str(argument) for argument in arguments]) == 2
+        found = capsys.readouterr()
+        assert "Traceback" not in found.err
+        message = found.err[found.err.index("jaxdistill: ") :]
+        assert re.search(match, message), message
+        assert listing(tmp_path) == before, "something was written"
+
+    return check
+
+
+@pytest.fixture(scope="module")
+def run(tiny_inputs, tmp_path_factory):
+    """A run that the command line made."""
+    workdir = tmp_path_factory.mktemp("cli") / "run"
+    assert cli.main(tiny_inputs.arguments(workdir, **SMALL, held_out=str(tiny_inputs.held_out))) == 0
+    return workdir
+
+
+# What works.
+
+
+def test_help_of_every_command(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--help"])
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0 and all(re.search(rf"^    {command}\s+\w", text, re.M) for command in COMMANDS)
+    for command in set(COMMANDS) - {"train"}:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([command, "--help"])
+        assert stopped.value.code == 0 and f"usage: jaxdistill {command}" in capsys.readouterr().out
+    text = said(capsys, "train", "--help")
+    assert "usage: jaxdistill train CONFIG --workdir RUN" in text and "extreme, mlm" in text
+
+
+def test_help_of_a_config_lists_every_knob(capsys):
+    text = said(capsys, "train", "extreme", "--help")
+    for part in (
+        "--hidden INT",
+        "the student's width",
+        "[default 48]",
+        "--variant nokd|dual|down|up",
+        "--workdir TEXT",
+    ):
+        assert part in text
+    for heading in (
+        "Data",
+        "Method",
+        "Models",
+        "Training",
+        "The run",
+        "How it runs (may change when a run is continued)",
+    ):
+        assert f"\n{heading}\n" in text, heading
+    assert "--micro-batch INT" in text and "--[no-]dry-run" in text
+
+
+def test_version_and_env(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0 and capsys.readouterr().out == f"jaxdistill {jaxdistill.__version__}\n"
+    text = said(capsys, "env")
+    for part in (f"jaxdistill {jaxdistill.__version__}", "python 3.", "\njax ", "\noptax ", "devices: cpu cpu"):
+        assert part in text
+
+
+def test_from_text_to_a_vocabulary(capsys, tmp_path, tiny_inputs):
+    (tmp_path / "text.txt").write_text("The river crosses the road.\n\nThe road.\n", encoding="utf-8")
+    text = said(capsys, "prepare", tmp_path / "text.txt", "--out", tmp_path / "corpus", "--workers", 1)
+    assert "9 words of" in text and "in 2 documents; next: jaxdistill vocab" in text
+    out, corpus = tmp_path / "vocab.txt", tiny_inputs.corpus
+    options = ("--held-out", tiny_inputs.held_out, "--teacher", tiny_inputs.teacher, "--compare")
+    table = said(capsys, "vocab", corpus, "--size", 70, "--out", out, *options).splitlines()
+    columns = ["vocabulary", "pieces", "pieces/word, the corpus", "[UNK]", "pieces/word, held out", "[UNK]"]
+    assert re.split(r"\s{2,}", table[0]) == [*columns, "in the teacher's"]
+    ours, theirs, teacher = (re.split(r"\s{2,}", line) for line in table[1:])
+    assert (ours[:2], theirs[0]) == ([str(out), "70"], "WordPiece trainer of tokenizers")
+    assert (teacher[:2], teacher[-1]) == (
+        ["the teacher's own", str(read_vocabulary(tiny_inputs.teacher).size)],
+        "100.0%",
+    )
+    assert 1 < float(ours[4]) <= float(theirs[4]) and re.fullmatch(r"\d+\.\d%", ours[-1])
+    assert read_vocabulary(out).size == 70
+    assert len(said(capsys, "vocab", corpus, "--size", 70, "--out", tmp_path / "folder").splitlines()) == 2
+    assert read_vocabulary(tmp_path / "folder").pieces == read_vocabulary(out).pieces
+
+
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(capsys, tiny_inputs, workdir):
+    text = said(capsys, *tiny_inputs.arguments(workdir, variant="up", run={"devices": 1}), "--dry-run")
+    for pattern in (
+        r"student: 2 x 8, 2 heads, 60 pieces, [\d,]+ parameters",
+        r"teacher: 2 x 12, 2 heads, \d+ pieces, [\d,]+ parameters",
+        r"student reads [\d,]+ tokens an epoch",
+        r"TFLOP a step",
+        r"bytes per device: state and batch [\d.]+ MiB, activations and gradients [\d.]+ MiB",
+        r"the whole run: \S+ FLOP, 768 positions",
+    ):
+        assert re.search(pattern, text), pattern
+    assert not workdir.exists()
+
+
+def test_a_run_is_continued_measured_exported_and_asked(capsys, run, tiny_inputs, tmp_path):
+    again = said(capsys, *tiny_inputs.arguments(run, **SMALL, held_out=str(tiny_inputs.held_out)))
+    assert "done: 2 steps" in again and "pieces right" in again and "student" in again
+    model = tmp_path / "model"
+    assert f"wrote the student to {model}" in said(capsys, "export", run, "--out", model)
+    options = ("--corpus", tiny_inputs.held_out, "--length", 16, "--predictions", 3, "--rows", 8)
+    table = said(capsys, "evaluate", run, model, *options, "--json", tmp_path / "scores.json").splitlines()
+    assert table[1].split()[1:] == table[2].split()[1:], "the export is the run"
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores[str(run)] == scores[str(model)] and scores[str(run)]["words"] > 0
+    shown = said(capsys, "fill", model, "The [MASK] crosses [MASK].", "--top", 2).splitlines()
+    assert len(shown) == 2 and all(re.fullmatch(r"\S+ [\d.]+%  \S+ [\d.]+%", line) for line in shown)
+
+
+def test_output_that_nobody_reads_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    found = subprocess.run(
+        [sys.executable, "-m", "jaxdistill.cli", "train", "--help"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    os.close(writer)
+    assert (found.returncode, found.stderr) == (141, b"")
+
+
+def test_an_interrupt_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_env", lambda options: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert cli.main(["env"]) == 130 and capsys.readouterr().err == "interrupted\n"
+
+
+# What does not.
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "there are no words in .*text.txt"),
+        (b" \n\n \n", "there are no words"),
+        (b"\x00\x01\x02\x03" * 99, "text.txt.*(binary|NUL|not text)"),
+        ("Caf\u00e9 au lait.\n".encode("latin-1"), "text.txt.*not UTF-8"),
+        (None, "text.txt.*(does not exist|no such|missing)"),
+    ],
+    ids=["empty", "blank", "binary", "latin-1", "missing"],
+)
+def test_text_that_is_none(refused, tmp_path, content, match):
+    if content is not None:
+        (tmp_path / "text.txt").write_bytes(content)
+    refused("prepare", tmp_path / "text.txt", "--out", tmp_path / "corpus", "--workers", 1, match=match)
+
+
+@pytest.fixture
+def altered(tiny_inputs, tmp_path):
+    """A copy of the corpus with a word more in its lexicon."""
+    shutil.copytree(tiny_inputs.corpus, tmp_path / "altered")
+    with open(tmp_path / "altered" / "lexicon.txt", "a", encoding="utf-8") as file:
+        file.write("zebra\n")
+    return tmp_path / "altered"
+
+
+def test_a_corpus_whose_lexicon_no_longer_matches(refused, altered, tiny_inputs, workdir):
+    match = "altered.*lexicon.*prepare"
+    refused("vocab", altered, "--size", 70, "--out", workdir, match=match)
+    refused("evaluate", tiny_inputs.teacher, "--corpus", altered, "--length", 16, match=match)
+    refused(*tiny_inputs.arguments(workdir, corpus=altered), "--dry-run", match=match)
+
+
+def test_what_is_no_corpus(refused, tiny_inputs, tmp_path):
+    refused("vocab", tmp_path / "none", "--out", tmp_path / "v.txt", match="there is no corpus at .*none")
+    refused(
+        "evaluate", tiny_inputs.teacher, "--corpus", tiny_inputs.text, "--length", 16, match="there is no corpus at"
+    )
+    refused("evaluate", tiny_inputs.teacher, "--corpus", tiny_inputs.teacher, "--length", 16, match="not a corpus")
+    refused("evaluate", tiny_inputs.teacher, "--corpus", tiny_inputs.held_out, match=r"has \d+ positions: .*--length")
+
+
+@pytest.mark.parametrize(
+    ("size", "match"), [(10_000, "too large: at \\d+ every word"), (6, "too small: 5 specials and \\d+ single")]
+)
+def test_a_size_that_the_lexicon_does_not_allow(refused, tiny_inputs, tmp_path, size, match):
+    refused("vocab", tiny_inputs.corpus, "--size", size, "--out", tmp_path / "vocab.txt", match=match)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda pieces: [p for p in pieces if p != "[MASK]"], "vocab.txt lacks \\[MASK\\]"),
+        (lambda pieces: [*pieces, pieces[-1]], "holds 1 pieces more than once"),
+        (lambda pieces: [*pieces, ""], "is blank"),
+    ],
+    ids=["without specials", "duplicates", "blank"],
+)
+def test_a_vocabulary_that_is_none(refused, tiny_inputs, tmp_path, workdir, change, match):
+    pieces = (tiny_inputs.vocabulary / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    bad = tmp_path / "vocab.txt"
+    bad.write_text("".join(f"{piece}\n" for piece in change(pieces)), encoding="utf-8")
+    refused(*tiny_inputs.arguments(workdir, vocabulary=bad), match=match)
+    refused("vocab", tiny_inputs.corpus, "--out", tmp_path / "new.txt", "--teacher", bad, match=match)
+
+
+@pytest.mark.parametrize(
+    ("changes", "run", "match"),
+    [
+        ({"layers": 3}, {}, "2 teacher layers cannot be spread evenly over 3"),
+        ({"heads": 3}, {}, "3 attention heads do not divide the width 8"),
+        ({"batch": 6}, {}, "a batch of 6 rows does not divide over 8 devices"),
+        ({}, {"devices": 2, "micro_batch": 3}, "micro_batch=3 does not divide the 4 rows of each device"),
+        ({}, {"fsdp": 3}, "fsdp=3 does not divide the 8 devices"),
+        ({}, {"devices": 9}, "devices=9, but this machine has 8"),
+        ({}, {"keep": 1}, "at least 2 checkpoints are kept"),
+        ({"batch": 80_000}, {}, "fewer than one batch of 80,000 rows"),
+        ({"teacher": "no/such"}, {}, "no/such is no folder here"),
+        ({"held_out": "no/such"}, {}, "there is no corpus at no/such"),
+    ],
+    ids=str,
+)
+def test_an_experiment_that_does_not_fit(refused, tiny_inputs, workdir, changes, run, match):
+    refused(*tiny_inputs.arguments(workdir, run, **changes), "--dry-run", match=match)
+
+
+def test_a_batch_that_does_not_divide_leaves_no_workdir_behind(capsys, tiny_inputs, workdir):
+    assert cli.main(tiny_inputs.arguments(workdir, batch=6)) == 2
+    assert "does not divide over 8 devices" in capsys.readouterr().err
+    assert not (workdir / "experiment.json").exists() and not any(workdir.glob("checkpoints/*"))
+
+
+def test_a_workdir_of_another_config(refused, capsys, run, tiny_inputs):
+    before = listing(run)
+    other = tiny_inputs.arguments(run, **SMALL | {"seed": 1, "batch": 16}, held_out=str(tiny_inputs.held_out))
+    message = r"run of another config:\n  data.batch: 8 there, 16 now\n  seed: 0 there, 1 now\nGo back"
+    refused(*other, match=message)
+    refused(*other, "--dry-run", match=message)
+    written = {path for path, time in listing(run).items() if before.get(path) != time and path.is_file()}
+    assert not {path.name for path in written} - {"lock", ".lock"}
+
+
+def first(tensors, shape=2):
+    return next(name for name in sorted(tensors) if tensors[name].ndim == shape)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda t: t.pop(first(t)), "lacks .*is it whole"),
+        (lambda t: t.update(adapter=np.zeros(3, np.float32)), "no part of a BERT.*adapter"),
+        (lambda t: t.update({first(t): t[first(t)][1:]}), r"is \[\d+, \d+\] instead of"),
+        (lambda t: t.update({first(t): t[first(t)] * np.nan}), "NaN or infinite numbers in"),
+    ],
+    ids=["missing", "extra", "shape", "nan"],
+)
+def test_weights_that_are_not_those_of_the_model(refused, capsys, tiny_inputs, tmp_path, workdir, change, match):
+    folder = tmp_path / "teacher"
+    shutil.copytree(tiny_inputs.teacher, folder)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    refused("fill", folder, "A [MASK].", match=match)
+    assert cli.main(tiny_inputs.arguments(workdir, teacher=folder)) == 2
+    assert re.search(match, capsys.readouterr().err)
+    assert not (workdir / "experiment.json").exists() and not any(workdir.glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_a_model_folder_that_asks_for_its_own_code(refused, tiny_inputs, tmp_path, workdir, file):
+    folder = tmp_path / "teacher"
+    shutil.copytree(tiny_inputs.teacher, folder)
+    content = json.loads((folder / file).read_text()) | {"auto_map": {"AutoModel": "evil.Model"}}
+    (folder / file).write_text(json.dumps(content))
+    (folder / "evil.py").write_text("raise SystemExit('ran')")
+    refused("fill", folder, "A [MASK].", match=f"{file} asks to run code of its own")
+    refused(*tiny_inputs.arguments(workdir, teacher=folder), "--dry-run", match=f"{file} asks to run code of its own")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["train"], "name a config to train: extreme, mlm"),
+        (["train", "extrem"], "there is no config 'extrem': did you mean extreme?"),
+        (["train", "mine.py"], "there is no config file mine.py"),
+        (["train", "extreme", "--hiden", "48"], "there is no knob --hiden: did you mean --hidden?"),
+        (["train", "extreme", "--micro_bach=4"], "did you mean --micro-batch?"),
+        (["train", "extreme", "--hidden", "wide"], "--hidden 'wide' is not INT: the student's width"),
+        (["train", "extreme", "--variant", "sideways"], "is not nokd|dual|down|up"),
+        (["train", "extreme", "48"], "unexpected argument '48'"),
+        (["train", "extreme"], "missing: --corpus TEXT .*--vocabulary TEXT .*--workdir TEXT"),
+        (["export", "no-run", "--out", "x"], "no-run is not the workdir of a run"),
+        (["fill", "no/such/model", "A [MASK]."], "no/such/model does not exist"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_is_misspelt(refused, arguments, match):
+    refused(*arguments, match=match)
+
+
+def test_options_that_argparse_refuses(capsys):
+    for arguments in (["distill"], ["prepare", "--outt", "x"], ["vocab", "c", "--size", "many", "--out", "v"], []):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(arguments)
+        assert stopped.value.code == 2 and "usage: jaxdistill" in capsys.readouterr().err
+
+
+def test_a_text_without_a_mask(refused, tiny_inputs):
+    refused("fill", tiny_inputs.teacher, "Nothing to fill in.", match="has no \\[MASK\\]")
+
+
+def test_files_that_can_not_be_written(refused, tiny_inputs, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    refused("vocab", tiny_inputs.corpus, "--size", 70, "--out", tmp_path / "file" / "vocab.txt", match="file")
+
+
+def test_a_folder_is_not_overwritten(refused, run, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("precious")
+    refused("export", run, "--out", tmp_path / "thesis", match="already holds thesis.tex")

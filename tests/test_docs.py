@@ -1,0 +1,47 @@
+"""What the documentation shows, run as it stands."""
+
+import json
+import pathlib
+import re
+import shlex
+import sys
+
+import pytest
+
+from jaxdistill import cli
+
+DOCS = pathlib.Path(__file__).parent.parent / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.fixture
+def own_loss(tmp_path, monkeypatch):
+    """The config of `own_loss.md`, saved where the page says, and the page's test."""
+    config, test = blocks("own_loss.md", "python")
+    (tmp_path / "confidence.py").write_text(config, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield test
+    sys.modules.pop("confidence", None)
+
+
+def test_your_own_loss_has_its_test(own_loss):
+    exec(compile(own_loss, "own_loss.md", "exec"), {})
+
+
+def test_your_own_loss_trains_by_the_command_that_is_shown(own_loss, tiny_inputs, tmp_path, capsys):
+    (command,) = blocks("own_loss.md", "bash")
+    said = {"CORPUS": tiny_inputs.corpus, "vocab.txt": tiny_inputs.vocabulary, "FOLDER": tiny_inputs.teacher}
+    program, *arguments = [str(said.get(word, word)) for word in shlex.split(command)]
+    given = tiny_inputs.arguments("RUN", {"devices": 1, "log_every": 1}, variant="nokd", steps=2)
+    assert program == "jaxdistill" and cli.main([*arguments, *given[3:]]) == 0
+    line = json.loads((tmp_path / "RUN" / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["loss"] == pytest.approx(line["student_mlm"] + 0.05 * line["confidence"], rel=1e-5)
+    assert -5 < line["confidence"] < -3, "at the start nearly the entropy of 60 equal chances"
+    capsys.readouterr()
+    assert cli.main(["train", "confidence.py", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--penalty NUMBER" in text and "--hidden INT" in text and "\nConfidence\n" in text

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxdistill import evaluate, files, manifest, sharding, signals
 from jaxdistill import step as steps
@@ -87,13 +88,17 @@ def compiled_programs(workdir: pathlib.Path) -> Iterator[None]:
         "jax_persistent_cache_min_compile_time_secs": 0.5,
     }
     before = {name: getattr(jax.config, name) for name in options}
-    try:
-        for name, value in options.items():
+
+    def use(settings):
+        for name, value in settings.items():
             jax.config.update(name, value)
+        compilation_cache.reset_cache()  # or jax goes on with the folder of its first compilation
+
+    use(options)
+    try:
         yield
     finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+        use(before)
 
 
 class _Run:
@@ -207,10 +212,12 @@ class _Run:
         return values
 
     def _stop(self, bad: int) -> None:
-        path, saved = self.workdir / BAD_BATCH, self.checkpoints.steps()
+        path = self.workdir / BAD_BATCH
         arrays = {f"{role}.{name}": rows for role, view in self.batches(bad).items() for name, rows in view.items()}
         with files.atomic(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, step=bad, **arrays)
+        self.checkpoints.wait()
+        saved = self.checkpoints.steps()
         state = f"the last good checkpoint is that of step {saved[-1]:,}" if saved else "no checkpoint was saved yet"
         raise UserError(
             f"the loss or a gradient of step {bad:,} (from 0) is not finite; its batch is in {path}, {state}. Try a "

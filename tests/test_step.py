@@ -52,11 +52,14 @@ class Lab:
         self.experiments["down"] = dataclasses.replace(self.experiments["down"], trains=frozen)
         data = self.experiments["up"].data
         self._read = read_inputs(data.corpus, read_vocabularies(data), data.length)
-        self.run = functools.cache(self._run)
+        self.update, self.run = functools.cache(self._update), functools.cache(self._run)
 
     def batches(self, variant):
         experiment = self.experiments[variant]
         return make_batches(experiment.data, self._read, experiment.seed)
+
+    def _update(self, variant, mesh=None, micro=0):
+        return steps.make_train_step(self.experiments[variant], mesh, micro)
 
     def _run(self, variant, shape=None, micro=0) -> Trained:
         experiment, batches = self.experiments[variant], self.batches(variant)
@@ -65,7 +68,7 @@ class Lab:
         start = jax.device_get(steps.params(state))
         if mesh:
             state = jax.device_put(state, steps.state_shardings(experiment, state, mesh))
-        update, states, metrics = steps.make_train_step(experiment, mesh, micro), [], []
+        update, states, metrics = self.update(variant, mesh, micro), [], []
         for number in range(SEEN):
             batch = to_global(batches(number), sharding.batch_sharding(mesh)) if mesh else batches(number)
             state, found = update(state, batch)
@@ -129,9 +132,9 @@ def test_a_sharded_step_equals_the_single_device_step(lab, variant, shape, micro
 
 def test_parameters_and_moments_lie_sharded(lab):
     experiment, mesh = lab.experiments["up"], sharding.make_mesh(2, 8)
-    shapes = jax.eval_shape(lambda: steps.init_state(experiment))
-    places = leaves(steps.state_shardings(experiment, shapes, mesh))
-    assert places.keys() == leaves(shapes).keys()
+    state = lab.run("up").last
+    places = leaves(steps.state_shardings(experiment, state, mesh))
+    assert places.keys() == leaves(state).keys()
     for name in ("layers/ffn_in/kernel", "embeddings/word"):
         for where in (f"trained/student/{name}", *(key for key in places if key.endswith(f"/mu/{name}"))):
             assert "fsdp" in jax.tree.leaves(tuple(places[where].spec)), where
@@ -204,10 +207,8 @@ def test_the_learning_rate_is_that_of_the_step(lab):
 
 
 def test_the_state_is_donated(lab):
-    experiment = lab.experiments["nokd"]
-    update = steps.make_train_step(experiment, None, 4)
-    state = steps.init_state(experiment)
-    update(state, lab.batches("nokd")(0))
+    state = steps.init_state(lab.experiments["nokd"])
+    lab.update("nokd", None, 4)(state, lab.batches("nokd")(0))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
@@ -215,7 +216,7 @@ def test_the_state_is_donated(lab):
 def loss(lab):
     """Sums and counts of the `down` variant on any batch, without dropout."""
     experiment = lab.experiments["down"]
-    params = lab.run("down").start
+    params = jax.tree.map(jnp.asarray, lab.run("down").start)
 
     @jax.jit
     def sums(batch):
@@ -292,8 +293,6 @@ def test_a_tree_that_trains_without_an_optimizer_is_refused(lab):
 
 
 def test_a_step_that_is_not_finite_says_so(lab):
-    experiment = lab.experiments["nokd"]
-    state = steps.init_state(experiment)
+    state = steps.init_state(lab.experiments["nokd"])
     state["trained"]["student"]["mlm"]["bias"] = jnp.full_like(state["trained"]["student"]["mlm"]["bias"], jnp.nan)
-    update = steps.make_train_step(experiment, None, 4)
-    assert update(state, lab.batches("nokd")(0))[1]["finite"][0] == 0.0
+    assert lab.update("nokd", None, 4)(state, lab.batches("nokd")(0))[1]["finite"][0] == 0.0

@@ -84,7 +84,7 @@ def train(
 def compiled_programs(workdir: pathlib.Path) -> Iterator[None]:
     """Keeps compiled programs in the workdir, so that a run that continues need not compile again."""
     options = {
-        "jax_compilation_cache_dir": str(workdir / "programs"),
+        "jax_compilation_cache_dir": str((workdir / "programs").resolve()),  # jax's keys hold this path
         "jax_persistent_cache_min_compile_time_secs": 0.5,
     }
     before = {name: getattr(jax.config, name) for name in options}

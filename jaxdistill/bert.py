@@ -135,8 +135,7 @@ def _drop(x: Array, seeds: Array, rate: float) -> Array:
     inner = x.shape[1:]
     counter = jax.lax.iota(jnp.uint32, math.prod(inner)).reshape(inner)
     rows = seeds.reshape((-1,) + (1,) * len(inner))
-    draws = mix(rows + counter[None] * jnp.uint32(0x9E3779B9))
-    keep = draws >= jnp.uint32(round(rate * 2**32))
+    keep = mix(rows + counter[None] * jnp.uint32(0x9E3779B9)) >= jnp.uint32(round(rate * 2**32))
     return jnp.where(keep, x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
 
 
@@ -187,8 +186,7 @@ def logits(predictions: Array, table: Array, bias: Array) -> Array:
 def row_seeds(seed: Array | int, step: Array | int, rows: Array, stream: int) -> Array:
     """Seeds of dropout, uint32 [batch], for global row numbers [batch] at a step; a stream is one model."""
     x = mix(jnp.asarray(seed, jnp.uint32) + jnp.uint32(0x9E3779B9) * jnp.uint32(stream + 1))
-    x = mix(x ^ jnp.asarray(step, jnp.uint32))
-    return mix(x + mix(rows.astype(jnp.uint32)))
+    return mix(mix(x ^ jnp.asarray(step, jnp.uint32)) + mix(rows.astype(jnp.uint32)))
 
 
 class _Layer(nn.Module):
@@ -201,8 +199,7 @@ class _Layer(nn.Module):
         config = self.config
         dtype = jnp.dtype(config.dtype)
         dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=_initializer)
-        batch, length, _ = hidden.shape
-        split = (batch, length, config.heads, config.hidden // config.heads)
+        split = (*hidden.shape[:2], config.heads, config.hidden // config.heads)
         query = dense(config.hidden, name="query")(hidden).reshape(split)
         key = dense(config.hidden, name="key")(hidden).reshape(split)
         value = dense(config.hidden, name="value")(hidden).reshape(split)
@@ -239,8 +236,7 @@ class _Embeddings(nn.Module):
         config = self.config
         table = self.param("word", _initializer, (config.vocab, config.hidden))
         position = self.param("position", _initializer, (config.positions, config.hidden))
-        summed = table[ids] if words is None else words
-        summed = summed + position[None, : ids.shape[1]]
+        summed = (table[ids] if words is None else words) + position[None, : ids.shape[1]]
         if config.types:
             kinds = self.param("type", _initializer, (config.types, config.hidden))
             summed = summed + (kinds[None, :1] if types is None else kinds[types])
@@ -298,8 +294,9 @@ class Bert(nn.Module):
         if config.attention == "fused" and "scores" in want:
             raise UserError("a term asks for attention scores, which fused attention never forms: use attention=plain")
         embedded = _Embeddings(config, name="embeddings")(ids, types, words, dropout_seeds)
+        # Only matrix products are kept for the backward pass: the rest is cheaper to compute again than to store.
         layers = nn.scan(
-            _Layer,
+            nn.remat(_Layer, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast),

@@ -28,7 +28,7 @@ LENGTH, PREDICTIONS, BATCH = 64, 10, 32
 TEACHER = {"hidden": 128, "layers": 4, "heads": 4, "positions": 512, "learning_rate": 2e-3}
 TEACHER_PIECES, STUDENT_PIECES = 8192, 2048
 STUDENT = {"hidden": 48, "positions": 128, "learning_rate": 4e-3, "optimizer": "adamw"}
-STEPS = {"teacher": 1000, "student": 1000}
+STEPS = {"teacher": 800, "student": 600}
 MOST_FLOP = 20e12
 """With a large teacher of the user's own the joint training takes fewer steps, so that the whole takes minutes."""
 SENTENCES = (

@@ -14,20 +14,21 @@ CPU_ROWS = 8
 
 
 def row_bytes(experiment: Experiment) -> int:
-    """Bytes that one row keeps from the forward to the backward pass: an estimate, from above.
+    """Bytes that a step takes for one row: an estimate, from above.
 
-    A layer keeps its seven inputs of width `hidden`, two of width `ffn` and two square matrices for each head; the MLM
-    head its scores, as float32 three times over.
+    From the forward to the backward pass a layer keeps its matrix products: seven of width `hidden`, one of width
+    `ffn`, and the scores of each head; recomputing and differentiating the rest takes up to three times that in
+    float32, for one layer at a time. The MLM head has its scores, as float32 three times over.
     """
     length, predictions, total = experiment.data.length, experiment.data.masking.predictions, 0
     for role, config in experiment.models.items():
-        size = 2 if config.dtype == "bfloat16" else 4
-        squares = 0 if config.attention == "fused" else 2 * config.heads * length
-        layer = length * (7 * config.hidden + 2 * config.ffn + squares) * size
+        scores = 0 if config.attention == "fused" else 4 * config.heads * length
+        products = 7 * config.hidden + config.ffn
+        kept, apart = (length * (products * size + scores) for size in (2 if config.dtype == "bfloat16" else 4, 4))
         vocab = config.vocab
         if experiment.mixed and experiment.mixed.reader == role:
             vocab += experiment.models[experiment.mixed.other].vocab
-        total += config.layers * layer + (predictions * vocab * 12 if config.mlm else 0)
+        total += config.layers * kept + 3 * apart + (predictions * vocab * 12 if config.mlm else 0)
     return total
 
 

@@ -152,7 +152,12 @@ def make_train_step(
 
     Returns:
       A function whose metrics are (sum, count) pairs by name, all float32.
+
+    Raises:
+      UserError: `micro_batch` does not divide the batch.
     """
+    if micro_batch and experiment.data.batch % micro_batch:
+        raise UserError(f"{micro_batch} rows at a time do not divide a batch of {experiment.data.batch}")
     transforms = optim.make(experiment.optimizers, experiment.steps)
     schedules = {role: optim.schedule(settings, experiment.steps) for role, settings in experiment.optimizers.items()}
 

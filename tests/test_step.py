@@ -292,6 +292,11 @@ def test_a_tree_that_trains_without_an_optimizer_is_refused(lab):
         steps.init_state(dataclasses.replace(experiment, optimizers={}))
 
 
+def test_micro_batches_that_do_not_divide_are_refused(lab):
+    with pytest.raises(UserError, match="5 rows at a time do not divide a batch of 16"):
+        lab.update("nokd", None, 5)
+
+
 def test_a_step_that_is_not_finite_says_so(lab):
     state = steps.init_state(lab.experiments["nokd"])
     state["trained"]["student"]["mlm"]["bias"] = jnp.full_like(state["trained"]["student"]["mlm"]["bias"], jnp.nan)

@@ -11,6 +11,7 @@ backward, clipping and AdamW on both and on the map between them. Contestants:
 
 Each has a process of its own and takes its steps in turn; all start from the same parameters and read the same batch.
 The batch is made by our loader from a corpus and two vocabularies, or holds random pieces when no corpus is given.
+MFU, on a GPU only, is the share of the rate that PyTorch reaches in a large matrix product.
 Without dropout (`--dropout 0`) their losses are the same, which `--smoke`, a tiny job, checks over its steps.
 """
 

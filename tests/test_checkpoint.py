@@ -580,7 +580,7 @@ SAVER = """
     }
 
     def main(folder, point):
-        advance = jax.jit(lambda s: {"step": s["step"] + 1, "x": s["x"] * 1.5 + s["step"]}, donate_argnums=0)
+        advance = jax.jit(lambda s: {"step": s["step"] + 1, "x": s["x"] + 3.0 * s["step"]}, donate_argnums=0)
         state = {"step": jnp.int32(0), "x": jnp.arange(40_000.0).reshape(200, 200)}
         checkpoints = module.Checkpoints(folder, keep=2)
         if checkpoints.steps():
@@ -611,7 +611,7 @@ SAVER = """
 
 def expected(step):
     state = {"step": jnp.int32(0), "x": jnp.arange(40_000.0).reshape(200, 200)}
-    advance = jax.jit(lambda s: {"step": s["step"] + 1, "x": s["x"] * 1.5 + s["step"]})
+    advance = jax.jit(lambda s: {"step": s["step"] + 1, "x": s["x"] + 3.0 * s["step"]})
     for _ in range(step):
         state = advance(state)
     return state

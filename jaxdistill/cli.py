@@ -45,7 +45,7 @@ def _train(arguments: Sequence[str]) -> None:
     if arguments[0] in ("-h", "--help"):
         print(TRAIN.format(names=names))
         return
-    from jaxdistill.experiment import Run
+    from jaxdistill.experiment import Experiment, Run
 
     function = knobs.load(arguments[0])
     joined = knobs.join(function, _where, Run)
@@ -55,7 +55,12 @@ def _train(arguments: Sequence[str]) -> None:
     config, where, run = joined(**knobs.parse(joined, arguments[1:]))
     if run["deterministic"]:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
-    experiment = dataclasses.replace(function(**config), run=Run(**run))
+    experiment = function(**config)
+    if not isinstance(experiment, Experiment):
+        raise UserError(
+            f"{arguments[0]}: its function `config` returned {type(experiment).__name__}, not an Experiment"
+        )
+    experiment = dataclasses.replace(experiment, run=Run(**run))
     if where["dry_run"]:
         from jaxdistill.dry_run import dry_run
 
@@ -64,6 +69,8 @@ def _train(arguments: Sequence[str]) -> None:
     from jaxdistill.train import train
 
     result = train(experiment, where["workdir"], fallback=where["fallback"])
+    if result.stopped == "SIGINT":
+        raise KeyboardInterrupt
     if result.scores:
         from jaxdistill.report import score_table
 
@@ -80,6 +87,18 @@ def _prepare(options: argparse.Namespace) -> None:
     )
 
 
+def _check_replaceable(out: str) -> None:
+    """Raises UserError where a vocabulary would replace anything but an older vocabulary."""
+    from jaxdistill.data.vocab import read_vocabulary
+
+    if not os.path.exists(out) or (os.path.isdir(out) and not os.listdir(out)):
+        return
+    try:
+        read_vocabulary(out)
+    except UserError as error:
+        raise UserError(f"{out} is there already and is no vocabulary ({error}): choose another --out") from None
+
+
 def _vocab(options: argparse.Namespace) -> None:
     from jaxdistill.data.corpus import open_corpus
     from jaxdistill.data.vocab import read_vocabulary, write_tokenizer
@@ -94,6 +113,7 @@ def _vocab(options: argparse.Namespace) -> None:
     teacher = options.teacher
     if teacher:
         teacher = read_vocabulary(teacher if os.path.exists(teacher) else find_tokenizer(teacher))
+    _check_replaceable(options.out)
     made = learn_vocabulary(lexicons["the corpus"], options.size, lowercase=not options.cased)
     if options.out.endswith(".txt"):
         write_text(options.out, "".join(piece + "\n" for piece in made.pieces))

@@ -71,7 +71,10 @@ class FromHuggingFace:
     def contents(self) -> str:
         """A hash over a folder's weights; empty for the hub, where the revision says it."""
         folder = pathlib.Path(self.source)
-        weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+        if not folder.is_dir():
+            return ""
+        hf_files.tensors(folder, self.source)  # Raises now, not when training starts, if the weights can't be read.
+        weights = sorted(folder.glob("*.safetensors"))
         return hashlib.sha256("".join(files.sha256(path) for path in weights).encode()).hexdigest() if weights else ""
 
 

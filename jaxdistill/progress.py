@@ -45,6 +45,13 @@ class Progress:
             left = (now - self._began) / done * (self._steps - step) if done else 0.0
             print(f"step {step:,}/{self._steps:,}  {shown}  {_clock(left)} left", file=self._file, flush=True)
 
+    def restart(self, step: int) -> None:
+        """Counts the time left from now and this step on: what came before (compiling) does not come again."""
+        self._start, self._began = step, time.monotonic()
+        if self._bar is not None:
+            self._bar.initial = self._bar.n = step
+            self._bar.start_t = time.time()
+
     def say(self, text: str) -> None:
         """Prints a line without breaking the bar."""
         if self._bar is not None:

@@ -11,6 +11,7 @@ from jaxdistill.bert import BertConfig, parameter_count
 from jaxdistill.data.corpus import open_corpus, prepare
 from jaxdistill.data.documentation import write_documentation
 from jaxdistill.data.masking import Masking
+from jaxdistill.data.sources import find_source
 from jaxdistill.data.split import split_text
 from jaxdistill.data.vocab import read_vocabulary, write_tokenizer
 from jaxdistill.data.wordpiece import describe, largest_size, learn_vocabulary
@@ -24,11 +25,11 @@ from jaxdistill.report import score_table
 from jaxdistill.step import flops_per_step
 from jaxdistill.train import train
 
-LENGTH, PREDICTIONS, BATCH = 64, 10, 32
-TEACHER = {"hidden": 128, "layers": 4, "heads": 4, "positions": 512, "learning_rate": 2e-3}
+LENGTH, PREDICTIONS, BATCH = 64, 10, 16
+TEACHER = {"hidden": 128, "layers": 2, "heads": 4, "positions": 512, "learning_rate": 2e-3, "dropout": 0.0}
 TEACHER_PIECES, STUDENT_PIECES = 8192, 2048
-STUDENT = {"hidden": 48, "positions": 128, "learning_rate": 4e-3, "optimizer": "adamw"}
-STEPS = {"teacher": 800, "student": 600}
+STUDENT = {"hidden": 48, "positions": 128, "learning_rate": 4e-3, "optimizer": "adamw", "dropout": 0.0}
+STEPS = {"teacher": 3000, "student": 2000}
 MOST_FLOP = 20e12
 """With a large teacher of the user's own the joint training takes fewer steps, so that the whole takes minutes."""
 SENTENCES = (
@@ -63,13 +64,21 @@ def quickstart(
     """
     began = time.monotonic()
     root = pathlib.Path(workdir)
-    if not scale > 0:
+    if not 0 < scale < float("inf"):
         raise UserError(f"scale={scale}: it multiplies the steps, so it must be above 0")
+    for file in text:
+        find_source(file)
+    if teacher:
+        read_model(teacher)
     _check_options(root, {"text": [str(file) for file in text], "teacher": teacher, "scale": scale})
     stage = _stages(notify)
 
     stage("text → words")
-    corpus, held_out = _corpora(root, text)
+    try:
+        corpus, held_out = _corpora(root, text, notify)
+    except UserError:
+        (root / "quickstart.json").unlink()  # Nothing was made of this text: other options may be tried here.
+        raise
     stage("vocabularies")
     source = teacher or str(root / "teacher")
     teacher_vocabulary = teacher or _vocabulary(root / "teacher-vocabulary", corpus, held_out, TEACHER_PIECES, notify)
@@ -144,17 +153,21 @@ def _check_options(root: pathlib.Path, options: dict) -> None:
     files.write_json(path, options)
 
 
-def _corpora(root: pathlib.Path, text: Sequence[str]) -> tuple[pathlib.Path, pathlib.Path]:
+def _corpora(
+    root: pathlib.Path, text: Sequence[str], notify: Callable[[str], None]
+) -> tuple[pathlib.Path, pathlib.Path]:
     """The corpus to train on and the held-out one, prepared if they are not there."""
     corpora = root / "corpus", root / "held-out"
     paths = root / "train.txt", root / "held-out.txt"
     if not all(path.exists() for path in paths):
+        notify(f"reading {', '.join(map(str, text)) or 'the documentation inside the installed packages'}")
         if text:
             split_text(text, *paths)
         else:
             write_documentation(*paths)
     for path, corpus in zip(paths, corpora, strict=True):
-        prepare([str(path)], corpus)
+        counts = prepare([str(path)], corpus)["counts"]
+        notify(f"{corpus}: {counts['words']:,} words of {counts['types']:,} kinds in {counts['documents']:,} documents")
     return corpora
 
 

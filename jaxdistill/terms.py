@@ -123,6 +123,8 @@ class Projection:
         """Raises UserError when a model is missing, or the student's depth does not divide the teacher's."""
         if self.direction not in ("down", "up"):
             raise UserError(f"projection direction {self.direction!r}: choose down or up")
+        if not 0 <= self.weight < float("inf"):
+            raise UserError(f"projection weight {self.weight}: it must be a number of at least 0")
         for role in (self.teacher, self.student):
             if role not in models:
                 raise UserError(f"a projection names the model {role!r}; the models are {sorted(models)}")

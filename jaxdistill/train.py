@@ -41,11 +41,13 @@ class Result:
       step: updates done.
       finished: all of them.
       scores: held-out scores by role, when the run is finished and has a held-out corpus.
+      stopped: the signal that stopped it, "" when none did.
     """
 
     step: int
     finished: bool
     scores: Mapping[str, evaluate.Scores] = dataclasses.field(default_factory=dict)
+    stopped: str = ""
 
 
 def train(
@@ -76,7 +78,7 @@ def train(
                 reached = run.go_on(stopped)
             if reached < run.experiment.steps:
                 notify(f"stopped by {stopped()} after step {reached:,}, which is saved; the same command continues")
-                return Result(reached, finished=False)
+                return Result(reached, finished=False, stopped=stopped())
         return run.finish()
 
 
@@ -153,6 +155,7 @@ class _Run:
                 if number == self.start + 1:
                     jax.block_until_ready(metrics)
                     progress.say(f"compiled and ran the first step in {clock.lap()[0]:.1f} s")
+                    progress.restart(number)
                 last = number == experiment.steps or bool(stopped())
                 saves, scores = last or number % run.save_every == 0, run.eval_every and number % run.eval_every == 0
                 if not (saves or scores or number % run.log_every == 0):
@@ -299,6 +302,10 @@ class _Profile:
 
 def _shown(values: Mapping[str, float]) -> dict[str, float]:
     """What the progress line has room for."""
-    accuracies = {name.removesuffix("/accuracy"): value for name, value in values.items() if name.endswith("/accuracy")}
+    accuracies = {
+        f"{name.removesuffix('/accuracy')} right %": 100 * value
+        for name, value in values.items()
+        if name.endswith("/accuracy")
+    }
     speed = {"tokens/s": values["tokens_per_second"]} if "tokens_per_second" in values else {}
     return {"loss": values["loss"]} | accuracies | speed

@@ -351,3 +351,28 @@ def test_a_folder_is_not_overwritten(refused, run, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("precious")
     refused("export", run, "--out", tmp_path / "thesis", match="already holds thesis.tex")
+
+
+def test_a_vocabulary_does_not_replace_other_files(tiny_inputs, tmp_path, capsys):
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear all,\n")
+    assert cli.main(["vocab", str(tiny_inputs.corpus), "--size", "60", "--out", str(letter)]) == 2
+    assert "is there already and is no vocabulary" in capsys.readouterr().err
+    assert letter.read_text() == "Dear all,\n"
+
+
+def test_a_config_that_returns_no_experiment(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text("def config():\n    return None\n")
+    assert cli.main(["train", str(path), "--workdir", str(tmp_path / "run")]) == 2
+    assert "returned NoneType, not an Experiment" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "said"), [("seed", -1, "seed=-1"), ("projection", -1, "projection weight -1")]
+)
+def test_numbers_that_make_no_sense(tiny_inputs, tmp_path, capsys, knob, value, said):
+    assert cli.main(tiny_inputs.arguments(tmp_path / "run", **{knob: value})) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

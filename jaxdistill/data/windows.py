@@ -138,6 +138,10 @@ def build_windows(
     while begin < total:
         end = min(begin + reach, total)
         ids = words[begin:end]
+        if ids.size and ids.max() >= len(cost):
+            raise UserError(
+                f"the corpus holds a word id of {ids.max()}, its lexicon only {len(cost)} words: damaged words"
+            )
         before = np.concatenate([[0], np.cumsum(cost[ids], dtype=np.int64)])
         following = _following(before, documents, begin, end, room)
         heads = _chain(following, end == total or _is_boundary(documents, end))

@@ -207,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     def run_model(made):
-        made.add_argument("--role", default="student", help="which model of a run: student (default) or teacher")
+        made.add_argument("--role", help="which model of a run: student (default, or the only one), or teacher")
 
     made = command("quickstart", _quickstart, "Distil a small model from end to end, offline, in minutes.")
     made.add_argument("--workdir", default="quickstart", help="where everything goes (default quickstart)")

@@ -20,8 +20,9 @@ from jaxdistill.initial import FromHuggingFace
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-    """A model taken out of a run: its shape, parameters and vocabulary, the step, and the run's manifest."""
+    """A model taken out of a run: its role, shape, parameters and vocabulary, the step, and the run's manifest."""
 
+    role: str
     config: BertConfig
     params: Mapping[str, Any]
     vocabulary: Vocabulary
@@ -34,7 +35,7 @@ def is_run(folder: str | os.PathLike) -> bool:
     return (pathlib.Path(folder) / manifest.NAME).is_file()
 
 
-def read_run(workdir: str | os.PathLike, role: str = "student", step: int | None = None) -> Trained:
+def read_run(workdir: str | os.PathLike, role: str | None = None, step: int | None = None) -> Trained:
     """Reads one model of a run, finished or not, from its newest checkpoint or the one of a step.
 
     Raises:
@@ -45,6 +46,7 @@ def read_run(workdir: str | os.PathLike, role: str = "student", step: int | None
     if saved is None:
         raise UserError(f"{workdir} is not the workdir of a run: it has no {manifest.NAME}")
     asked = saved["config"]
+    role = role or ("student" if "student" in asked["models"] else next(iter(asked["models"])))
     if role not in asked["models"]:
         raise UserError(f"the run in {workdir} has no {role!r}; its models are {', '.join(sorted(asked['models']))}")
     config = _shape(saved, role)
@@ -65,14 +67,14 @@ def read_run(workdir: str | os.PathLike, role: str = "student", step: int | None
         source = FromHuggingFace(start["source"], start["revision"])(config, jax.random.key(0))
         params = tree.unflatten(tree.flatten(source) | tree.flatten(params))
     name = asked["data"]["views"][role]["vocabulary"]
-    return Trained(config, params, read_vocabulary(workdir / "vocabularies" / name), step, saved)
+    return Trained(role, config, params, read_vocabulary(workdir / "vocabularies" / name), step, saved)
 
 
 def _shape(saved: Mapping[str, Any], role: str) -> BertConfig:
     return BertConfig(**{name: value for name, value in saved["config"]["models"][role].items() if name != "type"})
 
 
-def read_model(source: str | os.PathLike, role: str = "student") -> Model:
+def read_model(source: str | os.PathLike, role: str | None = None) -> Model:
     """A model to measure: of a run's workdir (its newest checkpoint), a Hugging Face folder, or a hub id.
 
     Raises:
@@ -91,7 +93,7 @@ def export(
     workdir: str | os.PathLike,
     out: str | os.PathLike,
     *,
-    role: str = "student",
+    role: str | None = None,
     step: int | None = None,
     dtype: str = "float32",
     replace: bool = False,
@@ -102,7 +104,7 @@ def export(
     Args:
       workdir: the run; an unfinished one is exported as it stands.
       out: the folder to write.
-      role: which of its models.
+      role: which of its models; the student when None, or the only one.
       step: which checkpoint; the newest when None.
       dtype: `float32` or `float16`.
       replace: replace a folder that is no export of ours.
@@ -118,16 +120,17 @@ def export(
         found.config,
         found.params,
         found.vocabulary,
-        _card(workdir, out, found, role, dtype),
+        _card(workdir, out, found, dtype),
         dtype=dtype,
         replace=replace,
     )
     state = "" if found.step == total else f", unfinished: step {found.step:,} of {total:,}"
-    notify(f"wrote the {role} to {out} ({bert.parameter_count(found.config):,} parameters, {dtype}{state})")
+    notify(f"wrote the {found.role} to {out} ({bert.parameter_count(found.config):,} parameters, {dtype}{state})")
 
 
-def _card(workdir: str | os.PathLike, out: str | os.PathLike, found: Trained, role: str, dtype: str) -> str:
+def _card(workdir: str | os.PathLike, out: str | os.PathLike, found: Trained, dtype: str) -> str:
     """The model card, from the run's manifest and the scores of its last step."""
+    role = found.role
     asked, scores_path = found.manifest["config"], pathlib.Path(workdir) / "scores.json"
     scored = files.read_json(scores_path) if scores_path.is_file() else {}
     scores = scored["scores"] if scored.get("step") == found.step else {}

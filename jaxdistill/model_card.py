@@ -20,7 +20,7 @@ class Facts:
       steps: training steps the run was to take.
       method: how it was trained, e.g. `mixed-vocabulary distillation (arXiv 1909.11687)`.
       variant: the method's variant, e.g. `up`.
-      role: what the model was in its run, `student` or `teacher`.
+      role: what the model was in its run: `student`, `teacher`, or `model` where there was one only.
       base_model: the teacher that it was distilled from, a folder or a hub id; for a teacher, the weights it began as.
       base_revision: the hub's commit of it; None says that it is no hub id.
       base_parameters: how many parameters that has.
@@ -97,11 +97,11 @@ def _front_matter(facts: Facts) -> str:
 def _summary(facts: Facts) -> str:
     config = facts.config
     head = "with a masked-language-model head" if config.mlm else "without a head"
+    made = "was made by" if facts.role == "model" else f"is the {facts.role} of"
     text = (
         f"A BERT encoder {head}: {config.layers} layers × {config.hidden}, {config.heads} attention heads, "
         f"{parameter_count(config):,} parameters, {facts.vocabulary:,} WordPieces, at most {config.positions} pieces a "
-        f"text. It is the {facts.role} of: {_line(facts.method)}"
-        + (f", variant `{facts.variant}`." if facts.variant else ".")
+        f"text. It {made}: {_line(facts.method)}" + (f", variant `{facts.variant}`." if facts.variant else ".")
     )
     if facts.step < facts.steps:
         text += f"\n\n**Unfinished:** these are the weights after step {facts.step:,} of {facts.steps:,}."

@@ -23,7 +23,10 @@ def score_table(scores: Mapping[str, Scores]) -> str:
         for name, score in scores.items()
     ]
     first = next(iter(scores.values()))
-    note = f"({first.pieces:,} masked pieces of the first model; {first.words:,} words masked whole)"
+    note = (
+        f"({first.pieces:,} masked pieces of the first model; {first.words:,} words masked whole. The columns on words "
+        "compare all models, those on pieces only models of one vocabulary.)"
+    )
     return f"{_table(header, rows)}\n{note}"
 
 

@@ -77,16 +77,16 @@ def mlm(tiny_inputs):
 def test_mlm_trains_from_scratch(mlm, workdir):
     experiment = mlm(hidden=8, layers=2, heads=2, positions=16)
     assert finish(experiment, workdir)["mlm"] > 0
-    assert experiment.models["student"].ffn == 32
+    assert experiment.models["model"].ffn == 32
 
 
 def test_mlm_trains_a_model_further(mlm, tiny_inputs):
     """Not run: it differs from the other in its start alone."""
     experiment = mlm(start=str(tiny_inputs.teacher), dropout=0.0)
     read = hf.read_hf(tiny_inputs.teacher)
-    assert experiment.start["student"] == FromHuggingFace(str(tiny_inputs.teacher))
-    assert same(step.init_params(experiment)["student"], read.params)
-    assert dataclasses.replace(experiment.models["student"], dropout=0.1, attention_dropout=0.1) == read.config
+    assert experiment.start["model"] == FromHuggingFace(str(tiny_inputs.teacher))
+    assert same(step.init_params(experiment)["model"], read.params)
+    assert dataclasses.replace(experiment.models["model"], dropout=0.1, attention_dropout=0.1) == read.config
 
 
 def test_a_student_goes_on_with_more_positions_than_rows(tiny_inputs):

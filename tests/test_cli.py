@@ -376,3 +376,13 @@ def test_numbers_that_make_no_sense(tiny_inputs, tmp_path, capsys, knob, value, 
     assert cli.main(tiny_inputs.arguments(tmp_path / "run", **{knob: value})) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fill", "M", "[MASK]", "--top", "0"], ["evaluate", "M", "--corpus", "C", "--rows", "-1"]]
+)
+def test_numbers_below_the_least(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "is below" in capsys.readouterr().err

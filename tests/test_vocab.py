@@ -259,3 +259,9 @@ def test_torn_json_is_refused(tmp_path, name):
     (tmp_path / name).write_text((tmp_path / name).read_text()[:-20])
     with pytest.raises(UserError, match=f"{name} is not a JSON file"):
         read_vocabulary(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_piece(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\ufeff" + "\n".join(SPECIALS) + "\na\n", encoding="utf-8")
+    assert read_vocabulary(path).pieces[0] == "[PAD]"

@@ -202,7 +202,7 @@ def _check_config(config: Any, folder: pathlib.Path) -> None:
 
 def _read_pieces(path: pathlib.Path) -> list[str]:
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): a vocabulary is one piece a line") from None
     lines = text.removesuffix("\n").split("\n")

@@ -59,6 +59,7 @@ setup(
             "pyyaml>=6,<7",
             "ruff>=0.15,<0.18",
             "setuptools>=77",
+            "tensorboardX>=2.6,<3",
             "torch==2.13.0",
             "transformers>=5.0,<6",
         ],

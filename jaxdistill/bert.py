@@ -294,7 +294,7 @@ class Bert(nn.Module):
         if config.attention == "fused" and "scores" in want:
             raise UserError("a term asks for attention scores, which fused attention never forms: use attention=plain")
         embedded = _Embeddings(config, name="embeddings")(ids, types, words, dropout_seeds)
-        # Only matrix products are kept for the backward pass: the rest is cheaper to compute again than to store.
+        # Only matrix products are kept for the backward pass: it takes less memory in about the same time.
         layers = nn.scan(
             nn.remat(_Layer, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable),
             variable_axes={"params": 0},

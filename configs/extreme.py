@@ -40,6 +40,7 @@ def config(
     heads: Annotated[int, "the student's attention heads"] = 12,
     positions: Annotated[int, "the student's positions; 512 for one that will read long text"] = 128,
     start: Annotated[str, "a folder that the student starts from; at random when empty"] = "",
+    neighbours: Annotated[bool, "a random start whose heads look at neighbouring words: for short training"] = False,
     dropout: Annotated[float, "dropout rate of every model that trains"] = 0.1,
     attention: Annotated[Literal["plain", "fused"], "fused attention has no attention dropout"] = "plain",
     dtype: Annotated[Literal["float32", "bfloat16"], "type of the computation; parameters stay float32"] = "float32",
@@ -77,7 +78,7 @@ def config(
     mixed = Mixed(shared=shared_table) if joint else None
     rule = Optimizer(optimizer, learning_rate, warmup)
     models = {"student": student}
-    starts = {"student": FromHuggingFace(start) if start else Random()}
+    starts = {"student": FromHuggingFace(start) if start else Random(neighbours)}
     views = {"student": View("student")}
     terms = {"student_mlm": MaskedLM("student")}
     optimizers = {"student": rule}

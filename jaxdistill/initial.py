@@ -7,19 +7,70 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdistill import bert, files, hf_files
 from jaxdistill.errors import UserError
 from jaxdistill.hf import read_hf
 
+_WORDS, _POSITIONS, _GAIN = 0.05, 0.1, 1.5
+
+
+def neighbour_heads(params: dict, heads: int) -> dict:
+    """Turns BERT's start into one whose first-layer heads look at the positions −1, +1, −2, +2, ... from their own.
+
+    A small BERT spends its first thousands of steps on finding its neighbours, and answers with the commonest word
+    until then; a start that already knows where they are is for training that takes minutes. Positions are sinusoids
+    (Vaswani et al., arXiv 1706.03762), a range of frequencies for each head; a step to a neighbour is then a rotation,
+    which is added to the queries, and the identity to the keys. Only the word and position tables and these two kernels
+    change.
+
+    Args:
+      params: from `bert.init`.
+      heads: attention heads; their size must be even.
+
+    Raises:
+      UserError: heads of an odd size.
+    """
+    tables, layers = params["embeddings"], params["layers"]
+    positions, width = tables["position"].shape
+    if width // heads % 2:
+        raise UserError(f"{heads} heads of size {width // heads}: to start with neighbours their size must be even")
+    pairs = width // 2
+    frequency = np.geomspace(1.5, np.pi / positions, pairs).reshape(-1, heads).T.ravel()
+    offset = np.array([(head // 2 + 1) * (-1 if head % 2 == 0 else 1) for head in range(heads)])
+    turn = frequency * np.repeat(offset, pairs // heads)
+    angle = np.arange(positions)[:, None] * frequency
+    waves = np.stack([np.sin(angle), np.cos(angle)], -1).reshape(positions, width)
+    even, odd = np.arange(0, width, 2), np.arange(1, width, 2)
+    rotation = np.zeros((width, width))
+    rotation[even, even] = rotation[odd, odd] = np.cos(turn)
+    rotation[odd, even], rotation[even, odd] = np.sin(turn), -np.sin(turn)
+    added = {"query": _GAIN * rotation, "key": _GAIN * np.eye(width)}
+    moved = {
+        name: layers[name] | {"kernel": layers[name]["kernel"].at[0].add(matrix)} for name, matrix in added.items()
+    }
+    table = {
+        "word": tables["word"] * (_WORDS / 0.02),
+        "position": jnp.asarray(_POSITIONS * 2**0.5 * waves, jnp.float32),
+    }
+    return params | {"embeddings": tables | table, "layers": layers | moved}
+
 
 @dataclasses.dataclass(frozen=True)
 class Random:
-    """Truncated normal 0.02, as BERT starts."""
+    """Truncated normal 0.02, as BERT starts.
+
+    Attributes:
+      neighbours: start with `neighbour_heads`, for short training.
+    """
+
+    neighbours: bool = False
 
     def __call__(self, config: bert.BertConfig, key: jax.Array) -> dict:
         """Parameters of the given shape."""
-        return bert.init(config, key)
+        params = bert.init(config, key)
+        return neighbour_heads(params, config.heads) if self.neighbours else params
 
     def pin(self, commit: str | None) -> "Random":
         """Nothing to pin."""

@@ -4,6 +4,8 @@ A contestant is `VARIANT` or `VARIANT:knob=value,knob=value`; knobs after `--` g
 adds one line to the JSONL file: its scores on every held-out corpus, the time that its steps took, and what the
 mechanism did. Run again, it continues with what is missing; `--report` prints the tables of what is there.
 
+    python benchmarks/variants.py nokd dual up:projection=W nokd:steps=S --seeds 0 1 2 --out FILE --workdir RUNS \
+        --teacher-vocabulary TEACHER --held-out NAME=CORPUS ... -- --corpus CORPUS --vocabulary VOCAB --teacher TEACHER
 """
 
 import argparse
@@ -64,12 +66,15 @@ def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
     }
     roles = sorted(experiment.models)
     models = {role: read_model(workdir, role) for role in roles}
+    if "teacher" in models:
+        models["teacher before"] = read_model(experiment.start["teacher"].source)
     for name, corpus in options.held_out.items():
         vocabularies = {"student": models["student"].vocabulary, "teacher": options.teacher_vocabulary}
+        vocabularies |= {role: model.vocabulary for role, model in models.items()}
         inputs = read_inputs(corpus, vocabularies, experiment.data.length)
         held_out = inputs.held_out(Masking(predictions=experiment.data.masking.predictions), rows=options.rows)
         scores = score(models, held_out, progress=False)
-        record["scores"][name] = {role: dataclasses.asdict(scores[role]) for role in roles}
+        record["scores"][name] = {role: dataclasses.asdict(value) for role, value in scores.items()}
     if not options.keep:
         shutil.rmtree(workdir)
     return record

@@ -25,10 +25,12 @@ from jaxdistill.report import score_table
 from jaxdistill.step import flops_per_step
 from jaxdistill.train import train
 
-LENGTH, PREDICTIONS, BATCH = 64, 10, 16
-TEACHER = {"hidden": 128, "layers": 2, "heads": 4, "positions": 512, "learning_rate": 2e-3, "dropout": 0.0}
+LENGTH, PREDICTIONS, BATCH = 64, 10, 32
+SHORT = {"heads": 4, "positions": 128, "dropout": 0.0, "neighbours": True}
+"""What training that takes minutes needs; with a teacher of the user's own the student's heads still divide its width."""
+TEACHER = SHORT | {"hidden": 128, "layers": 2, "learning_rate": 2e-3}
+STUDENT = SHORT | {"hidden": 48, "learning_rate": 4e-3, "optimizer": "adamw"}
 TEACHER_PIECES, STUDENT_PIECES = 8192, 2048
-STUDENT = {"hidden": 48, "positions": 128, "learning_rate": 4e-3, "optimizer": "adamw", "dropout": 0.0}
 STEPS = {"teacher": 3000, "student": 2000}
 MOST_FLOP = 20e12
 """With a large teacher of the user's own the joint training takes fewer steps, so that the whole takes minutes."""
@@ -71,6 +73,10 @@ def quickstart(
     if teacher:
         read_model(teacher)
     _check_options(root, {"text": [str(file) for file in text], "teacher": teacher, "scale": scale})
+    if (root / "results.json").exists() and (root / "model").exists():
+        notify((root / "results.txt").read_text())
+        notify(f"{root} holds this quickstart, finished: nothing was done")
+        return {name: Scores(**value) for name, value in files.read_json(root / "results.json").items()}
     stage = _stages(notify)
 
     stage("text → words")

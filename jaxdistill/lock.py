@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from jaxdistill.errors import UserError
 
@@ -18,11 +18,14 @@ _held: set[int] = set()
 def locked(workdir: str | os.PathLike) -> Iterator[None]:
     """Holds `workdir/lock` for the length of the body; creates the folder when it is missing.
 
+    When the body raises and has written nothing, the lock and the folders made for it are removed again.
+
     Raises:
       UserError: another process holds it, or the file system has no locks.
     """
     path = pathlib.Path(workdir) / NAME
     try:
+        made = [place for place in (path, *path.parents) if not place.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
@@ -31,6 +34,8 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(handle).st_nlink:  # its maker failed and removed it just now
+                raise BlockingIOError
         except BlockingIOError:
             raise UserError(
                 f"{workdir} is in use by {_holder(handle)}: wait until it has finished, stop it, "
@@ -40,11 +45,25 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
             raise UserError(f"{path} can't be locked ({error.strerror}): put --workdir on another disk") from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
-        yield
+        try:
+            yield
+        except BaseException:
+            if handle in _held:
+                _remove(made)
+            raise
     finally:
         if handle in _held:
             _held.remove(handle)
             os.close(handle)
+
+
+def _remove(made: Sequence[pathlib.Path]) -> None:
+    """Removes a new lock and then its new folders, from the inside out, as far as nothing else is in them."""
+    with contextlib.suppress(OSError):
+        if made and os.listdir(made[0].parent) == [NAME]:
+            made[0].unlink()
+            for folder in made[1:]:
+                folder.rmdir()
 
 
 def _holder(handle: int) -> str:

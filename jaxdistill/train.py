@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -101,6 +102,8 @@ def compiled_programs(workdir: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         use(before)
+        if not (workdir / manifest.NAME).exists():  # The run did not come about.
+            shutil.rmtree(workdir / "programs", ignore_errors=True)
 
 
 class _Run:
@@ -113,14 +116,14 @@ class _Run:
         self.mesh = sharding.make_mesh(experiment.run.fsdp, experiment.run.devices)
         self.batches = make_batches(experiment.data, inputs, experiment.seed)
         saved = manifest.read_manifest(workdir)
-        self.checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=experiment.run.keep, notify=notify)
-        if saved is None and self.checkpoints.steps():
+        if saved is None and any((workdir / CHECKPOINTS).glob("*")):
             raise UserError(f"{workdir} holds checkpoints but no {manifest.NAME}: choose another --workdir")
         self.experiment, current, notes = resolve(experiment, inputs, self.mesh, workdir, saved)
         for line in (*notes, *describe(self.experiment, inputs, self.mesh)):
             notify(line)
         self.state = steps.init_state(self.experiment)
         self.state = jax.device_put(self.state, steps.state_shardings(self.experiment, self.state, self.mesh))
+        self.checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=experiment.run.keep, notify=notify)
         if jax.process_index() == 0:
             for name, vocabulary in self.vocabularies.items():
                 write_tokenizer(vocabulary, workdir / VOCABULARIES / name, experiment.data.length)

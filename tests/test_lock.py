@@ -1,3 +1,4 @@
+import fcntl
 import os
 import pathlib
 import signal
@@ -80,6 +81,36 @@ def test_lets_go_when_the_body_raises(tmp_path):
     with pytest.raises(KeyError), locked(tmp_path):
         raise KeyError
     with locked(tmp_path):
+        pass
+
+
+def test_a_body_that_fails_leaves_only_what_it_wrote(tmp_path):
+    new, kept = tmp_path / "outer" / "new", tmp_path / "kept"
+    kept.mkdir()
+    for folder in (new, kept):
+        with pytest.raises(KeyError), locked(folder):
+            raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"] and not any(kept.iterdir())
+    with pytest.raises(KeyError), locked(new):
+        (new / "work").write_text("")
+        raise KeyError
+    assert sorted(path.name for path in new.iterdir()) == ["lock", "work"]
+    (new / "work").unlink()
+    with pytest.raises(KeyError), locked(new):
+        raise KeyError
+    assert [path.name for path in new.iterdir()] == ["lock"], "it was there before"
+
+
+def test_a_lock_that_was_just_removed_is_not_taken(tmp_path, monkeypatch):
+    """Between opening the file and locking it, the process that made it fails and removes it."""
+    folder, flock = tmp_path / "run", fcntl.flock
+
+    def late(*arguments):
+        (folder / "lock").unlink()
+        flock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(UserError, match="in use by another process"), locked(folder):
         pass
 
 

@@ -323,6 +323,17 @@ def test_bad_input_leaves_nothing(tmp_path):
         prepare([write(tmp_path / "b.txt", "words")], path)
 
 
+def test_a_folder_of_other_files_is_refused(tmp_path):
+    path = write(tmp_path / "a.txt", "some words")
+    (tmp_path / "thesis").mkdir()
+    write(tmp_path / "thesis/chapter.txt", "precious")
+    with pytest.raises(UserError, match="thesis is not empty and holds no corpus: choose another --out"):
+        prepare([path], tmp_path / "thesis", workers=1)
+    assert [entry.name for entry in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
+    (tmp_path / "empty").mkdir()
+    prepare([path], tmp_path / "empty", workers=1)
+
+
 def test_a_full_disk(tmp_path, monkeypatch):
     path = write(tmp_path / "a.txt", plain_text(7, 60))
     write_part, written = parts.write_part, []

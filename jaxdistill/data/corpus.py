@@ -160,6 +160,8 @@ def prepare(
     }
     if (out / MANIFEST).exists():
         return _same_corpus(out, described, settings)
+    if out.exists() and not (out / PARTS).exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty and holds no corpus: choose another --out")
 
     folder = out / PARTS
     folder.mkdir(parents=True, exist_ok=True)

@@ -50,13 +50,17 @@ class Optimizer:
             raise UserError(f"optimizer {self.name!r}: choose adamw or lamb")
         if self.decay not in ("linear", "constant"):
             raise UserError(f"decay {self.decay!r}: choose linear or constant")
-        if not self.learning_rate >= 0 or not 0 <= self.warmup <= 1 or self.clip < 0 or self.weight_decay < 0:
-            raise UserError(
-                f"learning_rate={self.learning_rate} and weight_decay={self.weight_decay} must not be negative, "
-                f"warmup={self.warmup} is a share from 0 to 1, clip={self.clip} is a norm or 0"
-            )
-        if not 0 <= self.b1 < 1 or not 0 <= self.b2 < 1 or not self.eps >= 0:
-            raise UserError(f"b1={self.b1} and b2={self.b2} are from 0 to below 1, eps={self.eps} is not negative")
+        for field, fits, bounds in (
+            ("learning_rate", self.learning_rate >= 0, "at least 0"),
+            ("warmup", 0 <= self.warmup <= 1, "a share of the steps, from 0 to 1"),
+            ("weight_decay", self.weight_decay >= 0, "at least 0"),
+            ("clip", self.clip >= 0, "a norm, or 0 for none"),
+            ("b1", 0 <= self.b1 < 1, "at least 0 and below 1"),
+            ("b2", 0 <= self.b2 < 1, "at least 0 and below 1"),
+            ("eps", self.eps >= 0, "at least 0"),
+        ):
+            if not fits:
+                raise UserError(f"{field}={getattr(self, field)}: it must be {bounds}")
 
 
 def schedule(settings: Optimizer, steps: int) -> Callable[[Any], Any]:

@@ -18,6 +18,9 @@ from jaxdistill.inputs import Inputs
 MAY_CHANGE = frozenset({"run", "data.corpus", "data.held_out", "data.vocabularies"})
 """Fields that may change when a run continues: how it runs, and paths, of which the contents are compared instead."""
 
+_SHORT = 10.0
+"""Seconds of matrix products below which a run's duration is not foretold: compiling takes longer."""
+
 
 def resolve(
     experiment: Experiment,
@@ -103,11 +106,12 @@ def describe(experiment: Experiment, inputs: Inputs, mesh: jax.sharding.Mesh) ->
         f"a time, {flops / 1e12:.3g} TFLOP a step"
     )
     rate = matmul_rate(device, next(iter(experiment.models.values())).dtype) * _apart(mesh)
-    least = _duration(flops * experiment.steps / rate)
-    lines.append(
-        f"  matrix products run at {rate / 1e12:.3g} TFLOP/s here: the whole run takes {least} of them alone, and "
-        "usually two or three times as long"
-    )
+    least = flops * experiment.steps / rate
+    if least >= _SHORT:
+        lines.append(
+            f"  matrix products run at {rate / 1e12:.3g} TFLOP/s here: those of the whole run take {_duration(least)}, "
+            "the run itself usually two or three times as long"
+        )
     return lines
 
 

@@ -10,6 +10,7 @@ from jaxdistill import hf_files, sharding
 from jaxdistill.errors import UserError
 from jaxdistill.inputs import read_inputs, read_vocabularies
 from jaxdistill.resolve import describe, resolve
+from jaxdistill.step import flops_per_step
 
 HUB, FIRST, SECOND = "owner/teacher", "1" * 40, "2" * 40
 
@@ -118,3 +119,15 @@ def test_the_description_says_what_runs(tiny_inputs, read, settle):
         "padding under its own cut",
     ):
         assert told in said
+    assert "matrix products" not in said, "a run of milliseconds"
+
+
+def test_a_long_run_is_told_how_long_it_takes(tiny_inputs, read, settle, monkeypatch):
+    monkeypatch.setattr("jaxdistill.resolve.matmul_rate", lambda device, dtype: 1e12)
+    made, _, _ = settle(tiny_inputs.experiment(variant="nokd"))
+    mesh = sharding.make_mesh(1, 1)
+    steps = round(7200e12 / flops_per_step(made))
+    *_, last = describe(dataclasses.replace(made, steps=steps), read, mesh)
+    assert "run at 1 TFLOP/s here: those of the whole run take 2.0 hours, the run itself" in last
+    *_, last = describe(dataclasses.replace(made, steps=steps // 800), read, mesh)
+    assert "matrix products" not in last

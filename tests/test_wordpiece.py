@@ -189,14 +189,14 @@ def test_coverage_keeps_the_frequent_characters():
     assert set(learn_vocabulary(lexicon, 9, coverage=0.999).pieces) == {*SPECIALS, "a", "##a", "##b", "b"}
     assert set(learn_vocabulary(lexicon, 10, coverage=1.0).pieces) == {*SPECIALS, "a", "##a", "##b", "b", "##c"}
     told = describe(learn_vocabulary(lexicon, 9, coverage=0.999), lexicon)
-    assert told == {"size": 9, "pieces_per_word": (2 * 990 + 9 + 1) / 1000, "unk_rate": 1 / 1000}
+    assert told == {"pieces_per_word": (2 * 990 + 9 + 1) / 1000, "unk_rate": 1 / 1000}
 
 
 def test_describe_counts_what_the_teacher_shares():
     lexicon = lexicon_of({"ab": 3, "Ab": 1})
     ours, teacher = Vocabulary((*SPECIALS, "ab", "a", "##b", "c")), Vocabulary((*SPECIALS, "ab", "##b", "##c"))
     told = describe(ours, lexicon, teacher)
-    assert told == {"size": 9, "pieces_per_word": 1.0, "unk_rate": 0.0, "shared": 0.5}
+    assert told == {"pieces_per_word": 1.0, "unk_rate": 0.0, "shared": 0.5}
 
 
 def test_every_size_from_smallest_to_largest():

@@ -106,14 +106,13 @@ def describe(vocabulary: Vocabulary, lexicon: Lexicon, teacher: Vocabulary | Non
     """What a vocabulary makes of a lexicon, every word as often as it occurs.
 
     Returns:
-      `size`; `pieces_per_word`; `unk_rate`, the share of words that are or hold `[UNK]`; and, with a teacher,
+      `pieces_per_word`; `unk_rate`, the share of words that are or hold `[UNK]`; and, with a teacher,
       `shared`, the share of the pieces (specials aside) that its vocabulary has too.
     """
     table, counts = cut(vocabulary, lexicon.words), np.asarray(lexicon.counts)
     unknown = np.concatenate([[0], np.cumsum(table.pieces == vocabulary.unk)])[table.offsets]
     total = max(int(counts.sum()), 1)
     told = {
-        "size": vocabulary.size,
         "pieces_per_word": int((table.lengths * counts).sum()) / total,
         "unk_rate": int(counts[np.diff(unknown) > 0].sum()) / total,
     }

@@ -7,12 +7,14 @@ its type, default and meaning are written once; `--help`, parsing and error mess
 
 import dataclasses
 import difflib
+import functools
 import importlib.util
 import inspect
 import math
 import pathlib
 import sys
 import textwrap
+import traceback
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -197,7 +199,8 @@ def help(function: Callable) -> str:
 def load(config: str) -> Callable:
     """Loads a config by path (`my/own.py`, its function `config`) or by name (`extreme`).
 
-    `configs/extreme.py` means the installed config of that name wherever no such file exists.
+    `configs/extreme.py` means the installed config of that name wherever no such file exists. What a file of the user's
+    own raises when it is called becomes a UserError that names its line, with the original as its cause.
 
     Raises:
       UserError: there is no such config, it does not import, or it has no function `config`.
@@ -223,10 +226,36 @@ def load(config: str) -> Callable:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{path} does not import: {type(error).__name__}: {error}") from error
+        raise UserError(f"{path} does not import: {_told(error)}{_line(error, spec.origin)}") from error
     if not inspect.isfunction(getattr(module, "config", None)):
         raise UserError(f"{path} has no function `config`: define config(name: Annotated[type, 'meaning'] = default)")
-    return module.config
+    return module.config if path in installed.values() else _telling(module.config, path, spec.origin)
+
+
+def _telling(function: Callable, path: pathlib.Path, file: str) -> Callable:
+    """A config that tells of an exception by the last line of its file that raised or passed it."""
+
+    @functools.wraps(function)
+    def config(*arguments, **values):
+        try:
+            return function(*arguments, **values)
+        except Exception as error:
+            line = _line(error, file)
+            if isinstance(error, UserError) or not line:
+                raise
+            raise UserError(f"{path} failed: {_told(error)}{line}") from error
+
+    return config
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def _line(error: Exception, file: str) -> str:
+    """The last line of a file on an exception's way, as a line to add to a message; "" when it is on none."""
+    passed = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"\n  line {passed[-1].lineno}: {passed[-1].line}" if passed else ""
 
 
 def folder() -> pathlib.Path:

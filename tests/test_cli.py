@@ -369,6 +369,12 @@ def test_a_config_that_returns_no_experiment(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_config_that_fails(refused, tmp_path, workdir):
+    path = tmp_path / "mine.py"
+    path.write_text("def config():\n    return 1 / 0\n")
+    refused("train", path, "--workdir", workdir, match="mine.py failed: ZeroDivisionError: .*\n  line 2: return 1 / 0")
+
+
 @pytest.mark.parametrize(
     ("knob", "value", "said"), [("seed", -1, "seed=-1"), ("projection", -1, "projection weight -1")]
 )

@@ -1,3 +1,4 @@
+import json
 import re
 import textwrap
 from typing import Annotated, Literal
@@ -143,6 +144,38 @@ def test_a_config_that_does_not_load_says_why(tmp_path):
             knobs.load(str(tmp_path / name))
     with pytest.raises(UserError, match="no config file"):
         knobs.load(str(tmp_path / "absent.py"))
+
+
+def test_a_config_that_fails_names_its_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "early.py").write_text("import json\n\nrate = 1 / 0\n")
+    with pytest.raises(UserError) as caught:
+        knobs.load("early.py")
+    assert str(caught.value) == "early.py does not import: ZeroDivisionError: division by zero\n  line 3: rate = 1 / 0"
+    text = """
+import json
+from typing import Annotated
+from jaxdistill.errors import UserError
+
+def config(text: Annotated[str, "JSON"] = "{"):
+    "Reads JSON."
+    if not text:
+        raise UserError("no text")
+    assert text != "0"
+    return json.loads(text)
+"""
+    (tmp_path / "late.py").write_text(text)
+    config = knobs.load("late.py")
+    assert [knob.name for knob in knobs.of(config)] == ["text"] and knobs.help(config).startswith("Reads JSON.")
+    assert config(text="[1]") == [1]
+    with pytest.raises(UserError) as caught:
+        config()
+    assert re.fullmatch(r"late\.py failed: JSONDecodeError: Expecting .*\n  line 11: return json.*", str(caught.value))
+    assert isinstance(caught.value.__cause__, json.JSONDecodeError)
+    with pytest.raises(UserError, match=r'^late\.py failed: AssertionError\n  line 10: assert text != "0"$'):
+        config(text="0")
+    with pytest.raises(UserError, match=r"^no text$"):
+        config(text="")
 
 
 def test_installed_configs_are_found_by_name_from_any_folder(tmp_path, monkeypatch):

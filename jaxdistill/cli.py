@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import jaxdistill
-from jaxdistill import knobs
+from jaxdistill import knobs, signals
 from jaxdistill.errors import UserError
 
 STAGES = """the stages:
@@ -279,12 +279,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; the exit code is 0, 2 for bad input, 130 for an interrupt, 141 when nobody reads the output."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if arguments[:1] == ["train"]:
-            _train(arguments[1:])
-        else:
-            options = _parser().parse_args(arguments)
-            options.function(options)
-        sys.stdout.flush()
+        with signals.interruptible_imports():
+            if arguments[:1] == ["train"]:
+                _train(arguments[1:])
+            else:
+                options = _parser().parse_args(arguments)
+                options.function(options)
+            sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes once more when it exits, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -293,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jaxdistill: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(signals.INTERRUPTED, file=sys.stderr)
         return 130
     return 0
 

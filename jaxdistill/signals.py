@@ -1,9 +1,13 @@
-"""SIGTERM and SIGINT as a request to stop at the next step."""
+"""SIGTERM and SIGINT as a request to stop at the next step; Ctrl-C while modules are imported."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
+
+INTERRUPTED = "interrupted"
 
 
 @contextlib.contextmanager
@@ -28,3 +32,30 @@ def catching() -> Iterator[Callable[[], str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def interruptible_imports() -> Iterator[None]:
+    """Lets Ctrl-C during an import end the process with 130; elsewhere it raises KeyboardInterrupt as ever.
+
+    Extension modules that meet an exception while they load crash, or pass it off as another one. Nothing is done off
+    the main thread, or where Ctrl-C already means something else.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                os.write(2, f"{INTERRUPTED}\n".encode())
+                os._exit(130)
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -166,6 +167,26 @@ def test_output_that_nobody_reads_is_no_error():
 def test_an_interrupt_says_so(capsys, monkeypatch):
     monkeypatch.setattr(cli, "_env", lambda options: (_ for _ in ()).throw(KeyboardInterrupt))
     assert cli.main(["env"]) == 130 and capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_interrupt_while_jax_is_imported_says_so(tmp_path):
+    """Its extension modules pass a KeyboardInterrupt off as an ImportError, as this one does."""
+    (tmp_path / "jax.py").write_text(
+        "import time\nprint('importing', flush=True)\ntry:\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    raise ImportError('while initializing the extension') from None\n"
+    )
+    # A shell's background jobs ignore Ctrl-C, and hand that down.
+    heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"{heed}; from jaxdistill import cli; sys.exit(cli.main(['fill', 'M', 'A [MASK].']))"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )
+    assert child.stdout.readline() == "importing\n"
+    child.send_signal(signal.SIGINT)
+    assert (*child.communicate(), child.returncode) == ("", "interrupted\n", 130)
 
 
 # What does not.

@@ -1,8 +1,8 @@
 """Variants of a config against each other: same steps and windows, paired seeds, intervals of the paired differences.
 
 A contestant is `VARIANT` or `VARIANT:knob=value,knob=value`; knobs after `--` go to all of them. Every finished run
-adds one line to the JSONL file: its scores on every held-out corpus, the time that its steps took, and what the
-mechanism did. Run again, it continues with what is missing; `--report` prints the tables of what is there.
+adds one line to the JSONL file: its scores on every held-out corpus, the time that its steps took (compiling not
+counted), and what the mechanism did. Run again, it continues with what is missing; `--report` prints the tables.
 
     python benchmarks/variants.py nokd dual up:projection=W nokd:steps=S --seeds 0 1 2 --out FILE --workdir RUNS \
         --teacher-vocabulary TEACHER --held-out NAME=CORPUS ... -- --corpus CORPUS --vocabulary VOCAB --teacher TEACHER
@@ -13,7 +13,6 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import statistics
 import sys
 
 import numpy as np
@@ -48,7 +47,9 @@ def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
     if not train(experiment, workdir, notify=lambda line: print(line, file=sys.stderr)).finished:
         sys.exit("stopped: run the same command again to continue")
     lines = read_lines(workdir / "metrics.jsonl")
-    rate = statistics.median(line["tokens_per_second"] for line in lines if "tokens_per_second" in line)
+    rates = [(line["step"], line["tokens_per_second"]) for line in lines if "tokens_per_second" in line]
+    done = np.diff([0] + [step for step, _ in rates]) * experiment.data.batch * experiment.data.length
+    seconds = float(sum(positions / rate for positions, (_, rate) in zip(done, rates, strict=True)))
     kept = ("explained", "size/", "kernel_gradient", "student_mlm", "teacher_mlm", "gradient_norm")
     record = {
         "contestant": contestant,
@@ -57,8 +58,8 @@ def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
         "batch": experiment.data.batch,
         "length": experiment.data.length,
         "parameters": {role: parameter_count(shape) for role, shape in experiment.models.items()},
-        "tokens_per_second": rate,
-        "seconds": experiment.steps * experiment.data.batch * experiment.data.length / rate,
+        "knobs": options.knobs,
+        "seconds": seconds,
         "last": {
             name: value for line in lines[-5:] for name, value in line.items() if any(part in name for part in kept)
         },
@@ -124,7 +125,11 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=pathlib.Path, help="JSON lines, one for each finished run")
     parser.add_argument("--workdir", help="where the runs live until they are scored")
     parser.add_argument("--held-out", nargs="+", default=[], metavar="NAME=CORPUS", help="corpora to score on")
-    parser.add_argument("--teacher-vocabulary", help="keeps the held-out windows the same when there is no teacher")
+    parser.add_argument(
+        "--teacher-vocabulary",
+        required="--report" not in sys.argv,
+        help="keeps the held-out windows the same when there is no teacher",
+    )
     parser.add_argument("--rows", type=int, default=2000, help="held-out windows to score (default 2000, 0 = all)")
     parser.add_argument("--base", default="nokd", help="what the differences are to (default nokd)")
     parser.add_argument("--keep", action="store_true", help="keep the workdirs of scored runs")
@@ -140,7 +145,10 @@ def main() -> None:
 
         options.teacher_vocabulary = read_vocabulary(options.teacher_vocabulary)
         options.held_out = dict(pair.split("=", 1) for pair in options.held_out)
-        done = {(record["contestant"], record["seed"]) for record in finished(options.out)}
+        records = finished(options.out)
+        if any(record["knobs"] != options.knobs for record in records):
+            sys.exit(f"{options.out} holds runs of other knobs: choose another --out")
+        done = {(record["contestant"], record["seed"]) for record in records}
         for seed in options.seeds:
             for contestant in options.contestants:
                 if (contestant, seed) not in done:
@@ -152,7 +160,10 @@ def main() -> None:
                         seed,
                         {c: round(s["student"]["piece_accuracy"], 4) for c, s in record["scores"].items()},
                     )
-    report(finished(options.out), options.base)
+    records = finished(options.out)
+    if not records:
+        sys.exit(f"{options.out} holds no finished run yet")
+    report(records, options.base)
 
 
 if __name__ == "__main__":

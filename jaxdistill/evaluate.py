@@ -2,7 +2,8 @@
 
 By *piece*: ordinary BERT masking under the model's own cut, the papers' figure, comparable between models of one
 vocabulary. By *word*: the same words, masked whole, for every model; a word is right when all its pieces are. A word
-that a vocabulary cannot write counts as wrong; nats per word are over the words that every model compared can write.
+that a vocabulary cannot write counts as wrong; nats per word are over the words that all of the held-out windows'
+vocabularies can write.
 """
 
 import dataclasses
@@ -40,7 +41,7 @@ class Scores:
       piece_perplexity: exp of the mean nats per masked piece.
       pieces: masked pieces.
       word_accuracy: share of the words masked whole of which every piece was right.
-      word_nats: mean nats per word, over the words that every model can write.
+      word_nats: mean nats per word, over the words that every vocabulary of the held-out windows can write.
       words: words masked whole.
       unwritable: share of them that this model's vocabulary cannot write.
     """
@@ -91,7 +92,7 @@ def score(
 
     batches = range(held_out.count(batch))
     for index in tqdm.tqdm(batches, "scoring", unit="batch", disable=None if progress else True, leave=False):
-        whole = {name: held_out.whole(name, index, batch) for name in models}
+        whole = {name: held_out.whole(name, index, batch) for name in held_out.vocabularies}
         common = np.logical_and.reduce([view["written"] for view in whole.values()])
         words += int(next(iter(whole.values()))["chosen"].sum())
         common_words += int(common.sum())

@@ -36,6 +36,20 @@ def atomic(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         raise
 
 
+def check_writable(path: str | os.PathLike) -> None:
+    """Checks before long work that a file can be written at `path` after it; missing folders will be made.
+
+    Raises:
+      UserError: it is a folder, or the folder that is to hold it is a file or read-only.
+    """
+    path = pathlib.Path(path)
+    holder = next(place for place in path.absolute().parents if place.exists())
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it")
+    if not holder.is_dir() or not os.access(holder, os.W_OK):
+        raise UserError(f"{path} can't be written: {holder} is {'read-only' if holder.is_dir() else 'a file'}")
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes UTF-8 text atomically, newlines as given."""
     with atomic(path) as temporary:

@@ -27,7 +27,7 @@ from jaxdistill.train import train
 
 LENGTH, PREDICTIONS, BATCH = 64, 10, 32
 SHORT = {"heads": 4, "positions": 128, "dropout": 0.0, "neighbours": True}
-"""What training that takes minutes needs; with a teacher of the user's own the student's heads still divide its width."""
+"""What training that takes minutes needs."""
 TEACHER = SHORT | {"hidden": 128, "layers": 2, "learning_rate": 2e-3}
 STUDENT = SHORT | {"hidden": 48, "learning_rate": 4e-3, "optimizer": "adamw"}
 TEACHER_PIECES, STUDENT_PIECES = 8192, 2048

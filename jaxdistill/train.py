@@ -169,7 +169,9 @@ class _Run:
                 pending.clear()
                 values |= self._speed(timed, *clock.lap())
                 if scores:
-                    values |= self._held_out_values() | self._kernel_gradients(self.state, batch)
+                    values |= self._held_out_values()
+                if saves and "student" in experiment.models:
+                    values |= self._kernel_gradients(self.state, batch)
                 if log:
                     log.write(number, values)
                 progress.update(number, _shown(values))

@@ -63,6 +63,7 @@ def test_help_of_every_command(capsys):
         cli.main(["--help"])
     text = capsys.readouterr().out
     assert stopped.value.code == 0 and all(re.search(rf"^    {command}\s+\w", text, re.M) for command in COMMANDS)
+    assert set(re.findall(r"^  jaxdistill (\w+)", text, re.M)) == set(COMMANDS) - {"quickstart", "env"}
     for command in set(COMMANDS) - {"train"}:
         with pytest.raises(SystemExit) as stopped:
             cli.main([command, "--help"])
@@ -368,6 +369,32 @@ def test_files_that_can_not_be_written(refused, tiny_inputs, tmp_path):
     refused("vocab", tiny_inputs.corpus, "--size", 70, "--out", tmp_path / "file" / "vocab.txt", match="file")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["prepare", "T", "--out", ""],
+        ["vocab", "C", "--out="],
+        ["export", "R", "--out", ""],
+        ["quickstart", "--workdir", ""],
+        ["train", "mlm", "--corpus=C", "--vocabulary=V", "--workdir="],
+        ["evaluate", "M", "--corpus", "C", "--json", ""],
+    ],
+    ids=" ".join,
+)
+def test_a_place_without_a_name(refused, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(*arguments, match=r"--(out|workdir|json) is empty: name a place")
+
+
+def test_scores_that_could_not_be_written_are_not_computed(refused, tiny_inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxdistill.export.read_model", None)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("in the way")
+    options = ("evaluate", tiny_inputs.teacher, "--corpus", tiny_inputs.held_out, "--json")
+    refused(*options, tmp_path / "folder", match="folder is a folder: name a file in it")
+    refused(*options, tmp_path / "file" / "new" / "x.json", match=r"x.json can't be written: .*file is a file")
+
+
 def test_a_folder_is_not_overwritten(refused, run, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("precious")
@@ -406,7 +433,13 @@ def test_numbers_that_make_no_sense(tiny_inputs, tmp_path, capsys, knob, value, 
 
 
 @pytest.mark.parametrize(
-    "arguments", [["fill", "M", "[MASK]", "--top", "0"], ["evaluate", "M", "--corpus", "C", "--rows", "-1"]]
+    "arguments",
+    [
+        ["fill", "M", "[MASK]", "--top", "0"],
+        ["evaluate", "M", "--corpus", "C", "--rows", "-1"],
+        ["vocab", "C", "--out", "V", "--max-length", "-1"],
+    ],
+    ids=" ".join,
 )
 def test_numbers_below_the_least(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -5,8 +5,8 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import jaxdistill
 from jaxdistill import knobs, signals
@@ -18,7 +18,7 @@ STAGES = """the stages:
   jaxdistill train extreme --workdir RUN --corpus CORPUS --vocabulary vocab.txt --teacher FOLDER_OR_HUB_ID
   jaxdistill evaluate RUN --corpus HELD_OUT             masked-word accuracy on text that was set aside
   jaxdistill export RUN --out FOLDER                    a model that transformers loads
-  jaxdistill fill FOLDER "A [MASK] of tea."             the likeliest pieces for each [MASK]
+  jaxdistill fill FOLDER "A cup of [MASK]."             the likeliest pieces for each [MASK]
 all of them at once, in minutes: jaxdistill quickstart"""
 
 TRAIN = """usage: jaxdistill train CONFIG --workdir RUN [knobs]
@@ -54,7 +54,7 @@ def _train(arguments: Sequence[str]) -> None:
         print(knobs.help(joined))
         return
     config, where, run = joined(**knobs.parse(joined, arguments[1:]))
-    _place("--workdir", where["workdir"])
+    _check_places(where)
     if run["deterministic"]:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
     experiment = function(**config)
@@ -90,9 +90,11 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _check_replaceable(out: str) -> None:
-    """Raises UserError where a vocabulary would replace anything but an older vocabulary."""
+    """Raises UserError where a vocabulary can't be written, or would replace anything but an older vocabulary."""
     from jaxdistill.data.vocab import read_vocabulary
+    from jaxdistill.files import check_writable
 
+    check_writable(out if out.endswith(".txt") else os.path.join(out, "vocab.txt"))
     if not os.path.exists(out) or (os.path.isdir(out) and not os.listdir(out)):
         return
     try:
@@ -193,11 +195,11 @@ def _env(options: argparse.Namespace) -> None:
         print(f"devices: none could be used ({error})")
 
 
-def _place(option: str, path: str) -> str:
-    """The path that an option gives; an empty one, of a shell variable that is not set, is none."""
-    if not path:
-        raise UserError(f"{option} is empty: name a place, or . for the current folder")
-    return path
+def _check_places(options: Mapping[str, Any]) -> None:
+    """Raises UserError for an empty path, as of a shell variable that is not set: it would mean the current folder."""
+    for name in ("out", "workdir", "json"):
+        if options.get(name) == "":
+            raise UserError(f"--{name} is empty: name a place, or . for the current folder")
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -212,7 +214,6 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    place = functools.partial(functools.partial, _place)
     shape = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=28, width=110)
     parser = argparse.ArgumentParser(
         "jaxdistill",
@@ -233,25 +234,21 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--role", help="which model of a run: student (default, or the only one), or teacher")
 
     made = command("quickstart", _quickstart, "Distil a small model from end to end, offline, in minutes.")
-    made.add_argument(
-        "--workdir", type=place("--workdir"), default="quickstart", help="where everything goes (default quickstart)"
-    )
+    made.add_argument("--workdir", default="quickstart", help="where everything goes (default quickstart)")
     made.add_argument("--text", nargs="+", default=(), metavar="FILE", help="your own text instead of documentation")
     made.add_argument("--teacher", help="a BERT folder or hub id instead of a teacher trained on the spot")
     made.add_argument("--scale", type=float, default=1.0, help="multiplies the training steps (default 1: minutes)")
 
     made = command("prepare", _prepare, "Turn text into a corpus: word ids and a lexicon.")
     made.add_argument("sources", nargs="+", metavar="FILE", help=".txt, .txt.gz, .jsonl, .parquet, hf:NAME, tfds:NAME")
-    made.add_argument("--out", type=place("--out"), required=True, metavar="CORPUS", help="the folder to make")
+    made.add_argument("--out", required=True, metavar="CORPUS", help="the folder to make")
     made.add_argument("--workers", type=_at_least(1), help="processes (default: one for each core)")
     made.add_argument("--field", default="text", help="the field of a row that holds the text (default text)")
 
     made = command("vocab", _vocab, "Learn a vocabulary of WordPieces from a corpus's word counts.")
     made.add_argument("corpus", metavar="CORPUS", help="a folder that prepare made")
     made.add_argument("--size", type=_at_least(1), default=4928, help="pieces, specials included (default 4928)")
-    made.add_argument(
-        "--out", type=place("--out"), required=True, help="a vocab.txt, or a folder for all tokenizer files"
-    )
+    made.add_argument("--out", required=True, help="a vocab.txt, or a folder for all tokenizer files")
     made.add_argument("--cased", action="store_true", help="keep case and accents (default: uncased)")
     made.add_argument("--held-out", metavar="CORPUS", help="also measure it on this corpus")
     made.add_argument("--teacher", help="a vocab.txt, model folder or hub id: report the share of pieces in common")
@@ -270,12 +267,12 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--rows", type=_at_least(0), default=0, help="windows to score (default: all)")
     made.add_argument("--batch", type=_at_least(1), default=32, help="rows at a time (default 32)")
     made.add_argument("--seed", type=_at_least(0), default=0, help="of the masks (default 0)")
-    made.add_argument("--json", type=place("--json"), help="also write the scores to this file")
+    made.add_argument("--json", help="also write the scores to this file")
     run_model(made)
 
     made = command("export", _export, "Write a run's model as a Hugging Face folder.")
     made.add_argument("run", metavar="RUN", help="the run's workdir, finished or not")
-    made.add_argument("--out", type=place("--out"), required=True, metavar="FOLDER", help="the folder to write")
+    made.add_argument("--out", required=True, metavar="FOLDER", help="the folder to write")
     made.add_argument("--step", type=_at_least(0), help="which checkpoint (default: the newest)")
     made.add_argument("--dtype", default="float32", choices=("float32", "float16"), help="type of the weights")
     made.add_argument("--replace", action="store_true", help="replace a folder that is no export of ours")
@@ -300,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _train(arguments[1:])
             else:
                 options = _parser().parse_args(arguments)
+                _check_places(vars(options))
                 options.function(options)
             sys.stdout.flush()
     except BrokenPipeError:

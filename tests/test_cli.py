@@ -364,9 +364,16 @@ def test_a_text_without_a_mask(refused, tiny_inputs):
     refused("fill", tiny_inputs.teacher, "Nothing to fill in.", match="has no \\[MASK\\]")
 
 
-def test_files_that_can_not_be_written(refused, tiny_inputs, tmp_path):
+def test_a_vocabulary_that_could_not_be_written_is_not_learnt(refused, tiny_inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxdistill.data.wordpiece.learn_vocabulary", None)
     (tmp_path / "file").write_text("in the way")
-    refused("vocab", tiny_inputs.corpus, "--size", 70, "--out", tmp_path / "file" / "vocab.txt", match="file")
+    (tmp_path / "folder.txt").mkdir()
+    for out, match in (
+        ("file/vocab.txt", "file is a file"),
+        ("file/new", "file is a file"),
+        ("folder.txt", "a folder"),
+    ):
+        refused("vocab", tiny_inputs.corpus, "--size", 70, "--out", tmp_path / out, match=match)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_a_small_text(tmp_path):
     text = "Hello, [MASK] World's naïve\n second line\n\n\n \t\n中文 new_document\n\n"
     path = write(tmp_path / "a.txt", text)
     manifest = prepare([path], tmp_path / "out", workers=1)
-    corpus = open_corpus(tmp_path / "out", verify=True)
+    corpus = open_corpus(tmp_path / "out")
     assert documents_of(corpus) == [
         ["Hello", ",", "[", "MASK", "]", "World", "'", "s", "naïve", "second", "line"],
         ["中", "文", "new", "_", "document"],
@@ -360,27 +360,20 @@ def made(tmp_path):
     return tmp_path / "out"
 
 
-def test_a_lexicon_altered_afterwards(made):
-    text = (made / "lexicon.txt").read_text()
-    (made / "lexicon.txt").write_text(text.replace("another", "Another"))
-    with pytest.raises(UserError, match=r"lexicon\.txt was changed .* no longer matches its word ids"):
-        open_corpus(made)
-
-
 @pytest.mark.parametrize("name", ["words.bin", "documents.npy", "counts.npy", "lexicon.txt"])
 def test_truncated_missing_or_altered_files(made, name):
     whole = (made / name).read_bytes()
     (made / name).write_bytes(whole[:-4])
-    with pytest.raises(UserError, match=name):
+    with pytest.raises(UserError, match=f"{name} has .* bytes instead of .* truncated"):
         open_corpus(made)
     (made / name).write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
-    with pytest.raises(UserError, match=f"{name} was (altered|changed)"):
-        open_corpus(made, verify=True)
+    with pytest.raises(UserError, match=f"{name} was altered after"):
+        open_corpus(made)
     (made / name).unlink()
     with pytest.raises(UserError, match=f"{name} is missing"):
         open_corpus(made)
     (made / name).write_bytes(whole)
-    open_corpus(made, verify=True)
+    open_corpus(made)
 
 
 def test_folders_that_are_no_corpus(tmp_path, made):

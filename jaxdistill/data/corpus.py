@@ -59,12 +59,8 @@ class Corpus:
         return self.manifest["digest"]
 
 
-def open_corpus(folder: str | os.PathLike, *, verify: bool = False) -> Corpus:
-    """Opens a corpus and checks that its files belong together.
-
-    Args:
-      folder: the corpus.
-      verify: also hash the word ids and documents, which takes a second per gigabyte or so.
+def open_corpus(folder: str | os.PathLike) -> Corpus:
+    """Opens a corpus and checks that its files are those it was prepared with: about a second for each gigabyte.
 
     Raises:
       UserError: the folder is no finished corpus, or a file is missing, truncated or altered.
@@ -76,27 +72,31 @@ def open_corpus(folder: str | os.PathLike, *, verify: bool = False) -> Corpus:
     manifest = files.read_json(folder / MANIFEST)
     _check_manifest(folder, manifest)
     for name in FILES:
-        path, expected = folder / name, manifest["files"][name]
-        if not path.exists():
-            raise UserError(f"{path} is missing: restore it, or prepare the corpus again")
-        if name in (WORDS, DOCUMENTS) and path.stat().st_size != expected["bytes"]:
-            raise UserError(
-                f"{path} has {path.stat().st_size:,} bytes instead of {expected['bytes']:,}: it is truncated or "
-                "foreign; restore it, or prepare the corpus again"
-            )
-        if verify and files.sha256(path) != expected["sha256"]:
-            raise UserError(
-                f"{path} was altered after the corpus was prepared: restore it, or prepare the corpus again"
-            )
-    entries = lexicon.read_lexicon(folder, {name: manifest["files"][name]["sha256"] for name in FILES[2:]})
+        _check_file(folder / name, manifest["files"][name])
+    entries = lexicon.read_lexicon(folder)
     corpus = Corpus(
         folder, np.memmap(folder / WORDS, "<u4", "r"), np.load(folder / DOCUMENTS, mmap_mode="r"), entries, manifest
     )
     counts = manifest["counts"]
     found = (len(corpus.words), len(corpus.documents) - 1, len(entries), len(entries.counts), int(entries.counts.sum()))
     if found != (counts["words"], counts["documents"], counts["types"], counts["types"], counts["words"]):
-        raise UserError(f"{folder / MANIFEST} does not describe the files beside it: prepare the corpus again")
+        raise UserError(f"{folder / MANIFEST} does not describe the files beside it: {_remedy(folder)}")
     return corpus
+
+
+def _remedy(folder: pathlib.Path) -> str:
+    return f"restore it, or remove {folder} and prepare the corpus again"
+
+
+def _check_file(path: pathlib.Path, expected: dict[str, Any]) -> None:
+    remedy = _remedy(path.parent)
+    if not path.exists():
+        raise UserError(f"{path} is missing: {remedy}")
+    if path.stat().st_size != expected["bytes"]:
+        size = f"{path.stat().st_size:,} bytes instead of {expected['bytes']:,}"
+        raise UserError(f"{path} has {size}, it is truncated or foreign: {remedy}")
+    if files.sha256(path) != expected["sha256"]:
+        raise UserError(f"{path} was altered after the corpus was prepared: {remedy}")
 
 
 def _check_manifest(folder: pathlib.Path, manifest: Any) -> None:
@@ -105,9 +105,11 @@ def _check_manifest(folder: pathlib.Path, manifest: Any) -> None:
     except (KeyError, TypeError):
         raise UserError(f"{folder / MANIFEST} is not the manifest of a corpus") from None
     if version != FORMAT:
-        raise UserError(f"{folder} has format {version}, this jaxdistill reads {FORMAT}: prepare the corpus again")
+        raise UserError(
+            f"{folder} has format {version}, this jaxdistill reads {FORMAT}: remove it and prepare the corpus again"
+        )
     if digest != expected:
-        raise UserError(f"{folder / MANIFEST} was altered: its digest does not match; prepare the corpus again")
+        raise UserError(f"{folder / MANIFEST} was altered, its digest does not match: {_remedy(folder)}")
 
 
 def _digest(hashes: dict[str, dict]) -> str:

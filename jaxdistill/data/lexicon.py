@@ -4,7 +4,6 @@ A *run* is a pair of files, `NAME.words` (UTF-8, one word a line, sorted by byte
 (int64). Runs are merged in blocks of bounded size, so memory depends neither on the corpus nor on the lexicon.
 """
 
-import hashlib
 import os
 import pathlib
 import shutil
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxdistill import files
-from jaxdistill.errors import UserError
 
 WORDS = "lexicon.txt"
 COUNTS = "counts.npy"
@@ -43,30 +41,10 @@ class Lexicon:
         return len(self.words)
 
 
-def read_lexicon(folder: str | os.PathLike, hashes: dict[str, str]) -> Lexicon:
-    """Reads `lexicon.txt` and `counts.npy` of a corpus.
-
-    Args:
-      folder: the corpus.
-      hashes: the SHA-256 that each of the two files must have.
-
-    Raises:
-      UserError: one is missing or is not what the corpus was prepared with.
-    """
-    folder = pathlib.Path(folder)
-    found = {}
-    for name in (WORDS, COUNTS):
-        try:
-            found[name] = (folder / name).read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"{folder / name} is missing: prepare the corpus again") from None
-        if hashlib.sha256(found[name]).hexdigest() != hashes[name]:
-            raise UserError(
-                f"{folder / name} was changed after the corpus was prepared, and no longer matches its word ids: "
-                f"restore the file, or remove {folder} and prepare the corpus again"
-            )
-    words = tuple(found[WORDS].decode().split("\n")[:-1])
-    return Lexicon(words, np.load(folder / COUNTS))
+def read_lexicon(folder: pathlib.Path) -> Lexicon:
+    """Reads `lexicon.txt` and `counts.npy` of a corpus."""
+    words = (folder / WORDS).read_bytes().decode().split("\n")[:-1]
+    return Lexicon(tuple(words), np.load(folder / COUNTS))
 
 
 def write_run(run: pathlib.Path, words: Sequence[str], counts: np.ndarray) -> None:

@@ -118,7 +118,9 @@ def _vocab(options: argparse.Namespace) -> None:
     if teacher:
         teacher = read_vocabulary(teacher if os.path.exists(teacher) else find_tokenizer(teacher))
     _check_replaceable(options.out)
-    made = learn_vocabulary(lexicons["the corpus"], options.size, lowercase=not options.cased)
+    made = learn_vocabulary(
+        lexicons["the corpus"], options.size, lowercase=not options.cased, coverage=options.coverage
+    )
     if options.out.endswith(".txt"):
         write_text(options.out, "".join(piece + "\n" for piece in made.pieces))
     else:
@@ -249,6 +251,12 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("corpus", metavar="CORPUS", help="a folder that prepare made")
     made.add_argument("--size", type=_at_least(1), default=4928, help="pieces, specials included (default 4928)")
     made.add_argument("--out", required=True, help="a vocab.txt, or a folder for all tokenizer files")
+    made.add_argument(
+        "--coverage",
+        type=float,
+        default=0.9995,
+        help="share of the words that must not become [UNK]: the rarest characters get no piece (default 0.9995)",
+    )
     made.add_argument("--cased", action="store_true", help="keep case and accents (default: uncased)")
     made.add_argument("--held-out", metavar="CORPUS", help="also measure it on this corpus")
     made.add_argument("--teacher", help="a vocab.txt, model folder or hub id: report the share of pieces in common")

@@ -210,20 +210,20 @@ def test_text_that_is_none(refused, tmp_path, content, match):
     refused("prepare", tmp_path / "text.txt", "--out", tmp_path / "corpus", "--workers", 1, match=match)
 
 
-@pytest.fixture
-def altered(tiny_inputs, tmp_path):
-    """A copy of the corpus with a word more in its lexicon."""
+@pytest.fixture(params=["lexicon.txt", "words.bin"])
+def altered(request, tiny_inputs, tmp_path):
+    """A copy of the corpus with one bit of a file flipped."""
     shutil.copytree(tiny_inputs.corpus, tmp_path / "altered")
-    with open(tmp_path / "altered" / "lexicon.txt", "a", encoding="utf-8") as file:
-        file.write("zebra\n")
-    return tmp_path / "altered"
+    path = tmp_path / "altered" / request.param
+    path.write_bytes(path.read_bytes()[:-2] + bytes([path.read_bytes()[-2] ^ 1]) + path.read_bytes()[-1:])
+    return path
 
 
-def test_a_corpus_whose_lexicon_no_longer_matches(refused, altered, tiny_inputs, workdir):
-    match = "altered.*lexicon.*prepare"
-    refused("vocab", altered, "--size", 70, "--out", workdir, match=match)
-    refused("evaluate", tiny_inputs.teacher, "--corpus", altered, "--length", 16, match=match)
-    refused(*tiny_inputs.arguments(workdir, corpus=altered), "--dry-run", match=match)
+def test_a_corpus_that_was_altered(refused, altered, tiny_inputs, workdir):
+    corpus, match = altered.parent, f"{altered.name} was altered.*prepare"
+    refused("vocab", corpus, "--size", 70, "--out", workdir, match=match)
+    refused("evaluate", tiny_inputs.teacher, "--corpus", corpus, "--length", 16, match=match)
+    refused(*tiny_inputs.arguments(workdir, corpus=corpus), "--dry-run", match=match)
 
 
 def test_what_is_no_corpus(refused, tiny_inputs, tmp_path):
@@ -236,10 +236,23 @@ def test_what_is_no_corpus(refused, tiny_inputs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "match"), [(10_000, "too large: at \\d+ every word"), (6, "too small: 5 specials and \\d+ single")]
+    ("options", "match"),
+    [
+        (["--size", 10_000], "too large: at \\d+ every word"),
+        (["--size", 6], "too small: 5 specials and \\d+ single .* lower coverage"),
+        (["--size", 45], "too small"),
+        (["--size", 70, "--coverage", 1.5], "coverage is 1.5, a share of the words"),
+    ],
 )
-def test_a_size_that_the_lexicon_does_not_allow(refused, tiny_inputs, tmp_path, size, match):
-    refused("vocab", tiny_inputs.corpus, "--size", size, "--out", tmp_path / "vocab.txt", match=match)
+def test_a_size_that_the_lexicon_does_not_allow(refused, tiny_inputs, tmp_path, options, match):
+    refused("vocab", tiny_inputs.corpus, *options, "--out", tmp_path / "vocab.txt", match=match)
+
+
+def test_a_lower_coverage_allows_a_smaller_vocabulary(capsys, tiny_inputs, tmp_path):
+    options = ("--size", 45, "--coverage", 0.9, "--held-out", tiny_inputs.held_out)
+    table = said(capsys, "vocab", tiny_inputs.corpus, *options, "--out", tmp_path / "vocab.txt")
+    unknown = re.findall(r"[\d.]+(?=%)", table)
+    assert read_vocabulary(tmp_path / "vocab.txt").size == 45 and all(0 < float(share) <= 10 for share in unknown)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class Corpus:
 
 
 def open_corpus(folder: str | os.PathLike) -> Corpus:
-    """Opens a corpus and checks that its files are those it was prepared with: about a second for each gigabyte.
+    """Opens a corpus and checks that its files are those it was prepared with: a second or two for each gigabyte.
 
     Raises:
       UserError: the folder is no finished corpus, or a file is missing, truncated or altered.

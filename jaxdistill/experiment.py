@@ -15,6 +15,8 @@ from jaxdistill.optim import Optimizer
 from jaxdistill.terms import Term
 
 BRIDGE = "bridge"
+TAKEN = ("finite", "loss", "mixed", "step")
+"""Names that no term may have: a metric or a part of the bridge has them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +143,8 @@ class Experiment:
                     f"mixed with {own.mixed_with!r}, not with {other.vocabulary!r}"
                 )
         for name, term in self.terms.items():
+            if "/" in name or name in TAKEN:
+                raise UserError(f"a term can't be named {name!r}: choose a name without / and none of {TAKEN}")
             term.check(self.models)
             mixed = self.mixed if self.mixed and getattr(term, "model", None) == self.mixed.reader else None
             if getattr(term, "mixed", mixed) != mixed:

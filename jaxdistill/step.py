@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxdistill import bert, optim, sharding, tree
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import BRIDGE, Experiment
+from jaxdistill.initial import Start
 
 Array = jax.Array
 State = dict[str, Any]
@@ -22,11 +23,16 @@ def _stream(name: str) -> int:
     return zlib.crc32(name.encode()) & 0x7FFFFFFF
 
 
+def start_model(start: Start, config: bert.BertConfig, role: str, seed: int) -> dict:
+    """Starting parameters of one model; they do not depend on which other models there are."""
+    return start(config, jax.random.fold_in(jax.random.key(seed), _stream(role)))
+
+
 def init_params(experiment: Experiment) -> dict:
     """Starting parameters of every model and of the bridge."""
     key = jax.random.key(experiment.seed)
     params: dict[str, Any] = {
-        role: experiment.start[role](config, jax.random.fold_in(key, _stream(role)))
+        role: start_model(experiment.start[role], config, role, experiment.seed)
         for role, config in experiment.models.items()
     }
     makers: dict[str, Any] = dict(experiment.terms) | ({"mixed": experiment.mixed} if experiment.mixed else {})
@@ -197,14 +203,13 @@ def make_train_step(
         counts = term_counts(experiment, batch)
         rows = jnp.arange(experiment.data.batch, dtype=jnp.uint32)
         grads, sums = accumulated(trained, frozen, batch, rows, number, counts)
-        (_, values), extra = jax.value_and_grad(
+        (extra_loss, values), extra = jax.value_and_grad(
             lambda trained: parameter_loss(experiment, tree.merge(trained, frozen)), has_aux=True
         )(trained)
         grads = jax.tree.map(jnp.add, grads, extra)
         new, optimizer, norms = optim.update(transforms, grads, state["optimizer"], trained)
         one = jnp.ones(())
-        weighted = sum((experiment.terms[name].weight * v for name, v in values.items() if "/" not in name), 0.0)
-        metrics = {"loss": (sums.pop("loss") + weighted, one)}
+        metrics = {"loss": (sums.pop("loss") + extra_loss, one)}
         metrics |= {name: (value, counts[name.partition("/")[0]]) for name, value in sums.items()}
         metrics |= {name: (value, one) for name, value in values.items()}
         metrics |= {f"gradient_norm/{role}": (norm, one) for role, norm in norms.items()}

@@ -131,6 +131,13 @@ def test_a_reader_of_two_vocabularies_is_scored_on_both(tiny_inputs):
         dataclasses.replace(made, mixed=None)
 
 
+@pytest.mark.parametrize("name", ["student/mlm", "loss", "mixed"])
+def test_a_term_s_name_is_one_word_that_is_free(tiny_inputs, name):
+    made = tiny_inputs.experiment(variant="nokd")
+    with pytest.raises(UserError, match=f"can't be named '{name}'"):
+        dataclasses.replace(made, terms={name: made.terms["student_mlm"]})
+
+
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory):
     """The paper's job with the given width: BERT_BASE by its config alone, and 4,928 pieces."""

@@ -334,6 +334,19 @@ def test_weights_that_are_not_those_of_the_model(refused, capsys, tiny_inputs, t
     assert not workdir.exists()
 
 
+def test_a_model_that_joins_chinese_characters_reads_text_but_no_corpus(
+    refused, capsys, tiny_inputs, tmp_path, workdir
+):
+    folder = tmp_path / "teacher"
+    shutil.copytree(tiny_inputs.teacher, folder)
+    content = json.loads((folder / "tokenizer_config.json").read_text()) | {"tokenize_chinese_chars": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(content))
+    match = "tokenize_chinese_chars false.*Choose another"
+    refused("evaluate", folder, "--corpus", tiny_inputs.held_out, "--length", 16, match=match)
+    refused(*tiny_inputs.arguments(workdir, teacher=folder), match=match)
+    assert len(said(capsys, "fill", folder, "The [MASK].", "--top", 3).split()) == 6
+
+
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
 def test_a_model_folder_that_asks_for_its_own_code(refused, tiny_inputs, tmp_path, workdir, file):
     folder = tmp_path / "teacher"

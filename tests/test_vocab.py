@@ -67,20 +67,20 @@ def odd_lines() -> list[str]:
     ]
 
 
-def words_of(line: str, chinese: bool) -> list[str]:
+def words_of(line: str) -> list[str]:
     """The words of a line as a corpus stores them."""
     normalizer = tokenizers.normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=chinese, strip_accents=False, lowercase=False
+        clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False
     )
     splitter = tokenizers.pre_tokenizers.BertPreTokenizer()
     return [word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(line))]
 
 
-@pytest.mark.parametrize("settings", [{}, {"lowercase": False}, {"strip_accents": False}, {"chinese": False}])
+@pytest.mark.parametrize("settings", [{}, {"lowercase": False}, {"strip_accents": False}])
 def test_cutting_words_equals_cutting_lines(settings):
     lines = [line for line in real_lines() + odd_lines() if "[MASK]" not in line and "[CLS]" not in line]
     vocabulary = vocabulary_of("\n".join(lines), **settings)
-    words = [words_of(line, chinese=settings.get("chinese", True)) for line in lines]
+    words = [words_of(line) for line in lines]
     flat = [word for line in words for word in line]
     table = cut(vocabulary, flat)
     ends = np.cumsum([0, *map(len, words)])
@@ -113,6 +113,14 @@ def test_cut_by_hand():
     ]
     assert table.lengths.tolist() == [len(pieces) for pieces in cuts]
     assert (table.pieces.dtype, table.offsets.dtype, table.lengths.dtype) == (np.int32, np.int64, np.int32)
+
+
+def test_a_vocabulary_that_joins_chinese_characters_cannot_cut_a_corpus():
+    joined = dataclasses.replace(SMALL, pieces=(*SMALL.pieces, "##中"), chinese=False)
+    pieces = [joined.tokenizer().encode(text, add_special_tokens=False).tokens for text in ("中中", "中 中")]
+    assert pieces == [["中", "##中"], ["中", "中"]]  # The second is what a corpus has of the first.
+    with pytest.raises(UserError, match="tokenize_chinese_chars false"):
+        cut(joined, ["", "中"])
 
 
 def test_cut_of_nothing():

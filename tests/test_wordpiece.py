@@ -174,8 +174,8 @@ def test_words_are_merged_as_the_vocabulary_will_read_them():
     assert cased == {"Café": 2, "cafe": 3, "CAFÉ": 1, "Σ": 1, "中": 2, "ﬁ": 1}
     learnt = learn_vocabulary(lexicon, 5 + 7 + 1)
     assert "cafe" in learnt.pieces and learnt.lowercase
-    learnt = learn_vocabulary(lexicon, 5 + 12 + 3, lowercase=False, chinese=False)
-    assert {"Café", "cafe", "CAFÉ"} < set(learnt.pieces) and not learnt.lowercase and not learnt.chinese
+    learnt = learn_vocabulary(lexicon, 5 + 12 + 3, lowercase=False, strip_accents=False)
+    assert {"Café", "cafe", "CAFÉ"} < set(learnt.pieces) and not learnt.lowercase and learnt.strip_accents is False
 
 
 def test_the_entry_of_overlong_words_is_not_learnt():

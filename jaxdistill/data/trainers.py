@@ -4,6 +4,7 @@ It merges the most frequent pair of pieces, as the trainer of BERT's vocabulary 
 changes from run to run.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -16,8 +17,7 @@ from jaxdistill.data.wordpiece import normalised
 def train_alike(lexicon: Lexicon, ours: Vocabulary) -> Vocabulary:
     """What the trainer makes of the same words, with the size, the settings and as many characters as ours."""
     characters = len({piece[-1] for piece in singles(ours)})
-    pieces = train_wordpiece(normalised(lexicon, ours), ours.size, characters)
-    return Vocabulary(pieces, ours.lowercase, ours.strip_accents, ours.chinese)
+    return dataclasses.replace(ours, pieces=train_wordpiece(normalised(lexicon, ours), ours.size, characters))
 
 
 def train_wordpiece(counts: Mapping[str, int], size: int, characters: int) -> tuple[str, ...]:

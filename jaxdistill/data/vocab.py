@@ -301,8 +301,17 @@ def cut(vocabulary: Vocabulary, words: Sequence[str]) -> Table:
 
     Args:
       vocabulary: what to cut with.
-      words: as written; text such as `[MASK]` is plain text.
+      words: as written, as a corpus has them; text such as `[MASK]` is plain text.
+
+    Raises:
+      UserError: the vocabulary does not part Chinese characters, as the words of a corpus are.
     """
+    if not vocabulary.chinese:
+        raise UserError(
+            "a vocabulary has tokenize_chinese_chars false: its tokenizer keeps Chinese characters together, but a "
+            "corpus has each as a word of its own, so that they would be cut otherwise. Choose another vocabulary; or, "
+            "where the text has no such characters, set it to true in tokenizer_config.json: nothing else changes"
+        )
     tokenizer = vocabulary.word_tokenizer()
     lengths, pieces = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
     for start in range(0, len(words), _CUT_BATCH):

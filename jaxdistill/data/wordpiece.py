@@ -40,7 +40,6 @@ def learn_vocabulary(
     *,
     lowercase: bool = True,
     strip_accents: bool | None = None,
-    chinese: bool = True,
     coverage: float = 0.9995,
 ) -> Vocabulary:
     """Learns the vocabulary of a given size that cuts a lexicon's words into as few pieces as we can find.
@@ -52,15 +51,14 @@ def learn_vocabulary(
     Args:
       lexicon: the words as written, with their counts.
       size: pieces, specials included.
-      lowercase: as in `Vocabulary`, like the next two.
-      strip_accents: see `Vocabulary`.
-      chinese: see `Vocabulary`.
+      lowercase: as in `Vocabulary`.
+      strip_accents: as in `Vocabulary`.
       coverage: share of all words, by their counts, that must not become `[UNK]`.
 
     Raises:
       UserError: the size is below the specials and the alphabet, or above what the lexicon can fill.
     """
-    counts, words, alphabet = _material(lexicon, Vocabulary(SPECIALS, lowercase, strip_accents, chinese), coverage)
+    counts, words, alphabet = _material(lexicon, Vocabulary(SPECIALS, lowercase, strip_accents), coverage)
     smallest, largest = _sizes(words, alphabet)
     if size < smallest:
         raise UserError(
@@ -75,7 +73,7 @@ def learn_vocabulary(
         )
     rest = sorted(alphabet - {form for word in words for form in _forms(word)})
     pieces = _search(words, np.array([counts[word] for word in words], np.int64), size - len(SPECIALS) - len(rest))
-    return Vocabulary((*SPECIALS, *pieces, *rest), lowercase, strip_accents, chinese)
+    return Vocabulary((*SPECIALS, *pieces, *rest), lowercase, strip_accents)
 
 
 def largest_size(lexicon: Lexicon, *, lowercase: bool = True, coverage: float = 0.9995) -> int:

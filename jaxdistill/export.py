@@ -9,13 +9,14 @@ from typing import Any
 import jax
 
 from jaxdistill import bert, files, manifest, model_card, tree
+from jaxdistill import step as steps
 from jaxdistill.bert import BertConfig
 from jaxdistill.checkpoint import Checkpoints
 from jaxdistill.data.vocab import Vocabulary, read_vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.evaluate import Model
 from jaxdistill.hf import read_hf, write_hf
-from jaxdistill.initial import FromHuggingFace
+from jaxdistill.initial import recorded
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,7 +40,8 @@ def read_run(workdir: str | os.PathLike, role: str | None = None, step: int | No
     """Reads one model of a run, finished or not, from its newest checkpoint or the one of a step.
 
     Raises:
-      UserError: there is no run or no checkpoint, the run has no such model, or the checkpoint is damaged.
+      UserError: there is no run or no checkpoint, the run has no such model, the checkpoint is damaged, or what a part
+        that does not train started from is gone.
     """
     workdir = pathlib.Path(workdir)
     saved = manifest.read_manifest(workdir)
@@ -51,27 +53,37 @@ def read_run(workdir: str | os.PathLike, role: str | None = None, step: int | No
         raise UserError(f"the run in {workdir} has no {role!r}; its models are {', '.join(sorted(asked['models']))}")
     config = _shape(saved, role)
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    wanted = {
+    whole = tree.flatten(bert.shapes(config))
+    trained = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-        for name, leaf in tree.flatten(bert.shapes(config)).items()
+        for name, leaf in whole.items()
         if tree.first_match(asked["trains"], f"{role}/{name}")
     }
     with Checkpoints(workdir / "checkpoints", readonly=True) as checkpoints:
         if step is None and not checkpoints.steps():
             raise UserError(f"the run in {workdir} has no checkpoint yet: let it train until its first one")
         step = checkpoints.steps()[-1] if step is None else step
-        shapes = {"trained": {role: tree.unflatten(wanted)}}
-        params = checkpoints.restore(shapes, step, partial=True)["trained"][role] if wanted else {}
-    start = asked["start"][role]
-    if start["type"] == "FromHuggingFace":
-        source = FromHuggingFace(start["source"], start["revision"])(config, jax.random.key(0))
-        params = tree.unflatten(tree.flatten(source) | tree.flatten(params))
+        shapes = {"trained": {role: tree.unflatten(trained)}}
+        params = checkpoints.restore(shapes, step, partial=True)["trained"][role] if trained else {}
+    if len(trained) < len(whole):
+        params = tree.unflatten(tree.flatten(_start(saved, role, config)) | tree.flatten(params))
     name = asked["data"]["views"][role]["vocabulary"]
     return Trained(role, config, params, read_vocabulary(workdir / "vocabularies" / name), step, saved)
 
 
 def _shape(saved: Mapping[str, Any], role: str) -> BertConfig:
     return BertConfig(**{name: value for name, value in saved["config"]["models"][role].items() if name != "type"})
+
+
+def _start(saved: Mapping[str, Any], role: str, config: BertConfig) -> dict:
+    """Where a model of a run started: a checkpoint holds what trains only."""
+    asked, start = saved["config"], recorded(saved["config"]["start"][role])
+    if start.contents() != saved["data"].get(f"weights of {role}", ""):
+        raise UserError(
+            f"a part of {role!r} does not train and is where the run started, but {start.source} no longer holds the "
+            "weights that it started from: put them back, or continue the run with the folder that has them"
+        )
+    return steps.start_model(start, config, role, asked["seed"])
 
 
 def read_model(source: str | os.PathLike, role: str | None = None) -> Model:

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import pathlib
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -130,3 +132,9 @@ class FromHuggingFace:
 
 
 Start = Random | FromHuggingFace
+
+
+def recorded(fields: Mapping[str, Any]) -> Start:
+    """The start that a run's manifest names."""
+    kinds = {kind.__name__: kind for kind in (Random, FromHuggingFace)}
+    return kinds[fields["type"]](**{name: value for name, value in fields.items() if name != "type"})

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import torch
 import transformers
 
-from jaxdistill import bert, hf
+from jaxdistill import bert, hf, tree
+from jaxdistill import step as steps
 from jaxdistill.data.corpus import open_corpus
 from jaxdistill.errors import UserError
 from jaxdistill.export import export, is_run, read_model, read_run
@@ -75,6 +77,51 @@ def test_the_card_of_a_teacher_names_what_it_began_as(run, tmp_path, tiny_inputs
     export(run[0], tmp_path / "model", role="teacher", notify=lambda line: None)
     card = (tmp_path / "model" / "README.md").read_text()
     assert f"`{tiny_inputs.teacher}`" in card and "It is the teacher of" in card and "Compression" not in card
+
+
+def trained_but_for(tiny_inputs, workdir, frozen, **changes):
+    """A run of one step in which the parameters of these names do not train, and where its student started."""
+    made = tiny_inputs.experiment(variant="nokd", steps=1, seed=3, run={"devices": 1}, **changes)
+    made = dataclasses.replace(made, trains=((f"student/({frozen})", False), (".*", True)))
+    train(made, workdir, notify=lambda line: None)
+    return tree.flatten(steps.init_params(made)["student"])
+
+
+def test_a_random_part_that_does_not_train_is_exported(tiny_inputs, workdir, tmp_path):
+    start = trained_but_for(tiny_inputs, workdir, "embeddings/position")
+    export(workdir, tmp_path / "model", notify=lambda line: None)
+    found = tree.flatten(hf.read_hf(tmp_path / "model").params)
+    assert found.keys() == start.keys()
+    assert np.array_equal(found["embeddings/position"], start["embeddings/position"])
+    assert not np.array_equal(found["embeddings/word"], start["embeddings/word"])
+    assert tree.flatten(read_model(workdir).params).keys() == found.keys()
+
+
+def test_a_fresh_head_that_does_not_train_is_that_of_the_run(tiny_inputs, workdir, tmp_path):
+    config = dataclasses.replace(tiny_inputs.experiment(variant="nokd").models["student"], mlm=False)
+    source = tmp_path / "source"
+    hf.write_hf(source, config, bert.init(config, jax.random.key(1)), None)
+    with pytest.warns(UserWarning, match="no weights for mlm"):
+        start = trained_but_for(tiny_inputs, workdir, "mlm/.*|embeddings/position", start=str(source))
+        found = tree.flatten(read_run(workdir).params)
+    for name in ("mlm/transform/kernel", "embeddings/position"):
+        assert np.array_equal(found[name], start[name]), name
+    shutil.rmtree(source)
+    with pytest.raises(UserError, match=f"'student' does not train .* {source} no longer holds the weights"):
+        read_run(workdir)
+    hf.write_hf(source, config, bert.init(config, jax.random.key(2)), None)
+    with pytest.raises(UserError, match="no longer holds the weights"):
+        read_run(workdir)
+
+
+def test_a_model_that_trains_whole_needs_its_source_no_more(run, tmp_path):
+    moved = shutil.copytree(run[0], tmp_path / "run")
+    saved = json.loads((moved / "experiment.json").read_text())
+    saved["config"]["start"]["teacher"]["source"] = str(tmp_path / "gone")
+    (moved / "experiment.json").write_text(json.dumps(saved))
+    export(moved, tmp_path / "model", role="teacher", notify=lambda line: None)
+    made, expected = hf.read_hf(tmp_path / "model").params, read_run(run[0], "teacher").params
+    assert np.array_equal(made["embeddings"]["word"], expected["embeddings"]["word"])
 
 
 def test_an_unfinished_run_says_its_step(run, tmp_path):

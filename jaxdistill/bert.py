@@ -3,9 +3,6 @@
 Devlin et al. 2019 (arXiv 1810.04805). Parameters are a nested plain dict; those of the layers are stacked on a
 leading axis, kernels are (in, out), and `AXES` names every parameter's axes. Computation runs in `BertConfig.dtype`;
 parameters, normalisations, softmaxes and logits are float32.
-
-Dropout draws are hashes of a seed for each row, the site and the element. A row keeps its draws whatever the
-micro-batch, the device or the process that computes it, and the backward pass draws them again instead of storing them.
 """
 
 import dataclasses
@@ -17,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxdistill.dropout import dropout
 from jaxdistill.errors import UserError
 
 Array = jax.Array
@@ -122,48 +120,6 @@ AXES = (
 """Logical axes of every parameter, by name: the first match holds."""
 
 
-def mix(x: Array) -> Array:
-    """A bijective hash of uint32 words (the constants of lowbias32, bias 0.17)."""
-    x = x ^ (x >> 16)
-    x = x * jnp.uint32(0x7FEB352D)
-    x = x ^ (x >> 15)
-    x = x * jnp.uint32(0x846CA68B)
-    return x ^ (x >> 16)
-
-
-def _drop(x: Array, seeds: Array, rate: float) -> Array:
-    inner = x.shape[1:]
-    counter = jax.lax.iota(jnp.uint32, math.prod(inner)).reshape(inner)
-    rows = seeds.reshape((-1,) + (1,) * len(inner))
-    keep = mix(rows + counter[None] * jnp.uint32(0x9E3779B9)) >= jnp.uint32(round(rate * 2**32))
-    return jnp.where(keep, x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dropout(x, seeds, rate):
-    return _drop(x, seeds, rate)
-
-
-_dropout.defvjp(
-    lambda x, seeds, rate: (_drop(x, seeds, rate), seeds),
-    lambda rate, seeds, gradient: (_drop(gradient, seeds, rate), None),
-)
-
-
-def dropout(x: Array, seeds: Array | None, site: Array | int, rate: float) -> Array:
-    """Inverted dropout whose draws are a function of (row seed, site, element) alone.
-
-    Args:
-      x: [batch, ...].
-      seeds: uint32 [batch], or None for no dropout.
-      site: which of the model's dropouts this is.
-      rate: the share set to zero.
-    """
-    if seeds is None or not rate:
-        return x
-    return _dropout(x, mix(seeds ^ mix(jnp.asarray(site, jnp.uint32) + jnp.uint32(0x5BD1E995))), rate)
-
-
 def gelu(x: Array) -> Array:
     """The exact GELU, x·Φ(x), computed in float32."""
     wide = x.astype(jnp.float32)
@@ -181,12 +137,6 @@ def logits(predictions: Array, table: Array, bias: Array) -> Array:
     table = table.astype(predictions.dtype)
     scores = jnp.einsum("...h,vh->...v", predictions, table, preferred_element_type=jnp.float32)
     return scores + jnp.expand_dims(bias, range(scores.ndim - 1))
-
-
-def row_seeds(seed: Array | int, step: Array | int, rows: Array, stream: int) -> Array:
-    """Seeds of dropout, uint32 [batch], for global row numbers [batch] at a step; a stream is one model."""
-    x = mix(jnp.asarray(seed, jnp.uint32) + jnp.uint32(0x9E3779B9) * jnp.uint32(stream + 1))
-    return mix(mix(x ^ jnp.asarray(step, jnp.uint32)) + mix(rows.astype(jnp.uint32)))
 
 
 class _Layer(nn.Module):
@@ -282,7 +232,7 @@ class Bert(nn.Module):
           types: token types, int32 [batch, length]; all 0 when None.
           words: vectors that take the place of the rows of the word table, [batch, length, hidden].
           positions: where to run the MLM transform, int32 [batch, predictions]; needs `config.mlm`.
-          dropout_seeds: `row_seeds`, uint32 [batch]; None runs without dropout.
+          dropout_seeds: `dropout.row_seeds`, uint32 [batch]; None runs without dropout.
           want: of `hidden` and `scores`, what the outputs hold.
 
         Raises:

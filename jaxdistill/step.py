@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill import bert, optim, sharding, tree
+from jaxdistill.dropout import row_seeds
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import BRIDGE, Experiment
 from jaxdistill.initial import Start
@@ -169,7 +170,7 @@ def make_train_step(
 
     def gradients(trained, frozen, batch, rows, step, counts):
         def loss(trained):
-            seeds = {role: bert.row_seeds(experiment.seed, step, rows, _stream(role)) for role in trained}
+            seeds = {role: row_seeds(experiment.seed, step, rows, _stream(role)) for role in trained}
             return batch_loss(experiment, tree.merge(trained, frozen), batch, seeds, counts)
 
         (total, sums), grads = jax.value_and_grad(loss, has_aux=True)(trained)

@@ -12,6 +12,7 @@ import transformers
 
 from jaxdistill import bert, tree
 from jaxdistill.bert import Bert, BertConfig
+from jaxdistill.dropout import row_seeds
 from jaxdistill.errors import UserError
 from jaxdistill.hf_names import NAMES
 
@@ -188,7 +189,7 @@ def test_padding_adds_nothing(attention):
 def test_fused_attention_equals_plain():
     config = dataclasses.replace(SMALL, attention_dropout=0.0)
     params, (ids, mask) = random_params(config), batch(config)
-    seeds = bert.row_seeds(0, 1, jnp.arange(4), 0)
+    seeds = row_seeds(0, 1, jnp.arange(4), 0)
     for rows in (None, seeds):
         plain = run(config, params, ids, mask, dropout_seeds=rows).last
         fused = run(dataclasses.replace(config, attention="fused"), params, ids, mask, dropout_seeds=rows).last
@@ -197,7 +198,7 @@ def test_fused_attention_equals_plain():
 
 def test_unrolled_layers_equal_scanned_ones():
     params, (ids, mask) = random_params(SMALL), batch(SMALL)
-    seeds = bert.row_seeds(0, 1, jnp.arange(4), 0)
+    seeds = row_seeds(0, 1, jnp.arange(4), 0)
     want = frozenset({"hidden", "scores"})
     scanned = run(SMALL, params, ids, mask, dropout_seeds=seeds, want=want)
     unrolled = run(SMALL, params, ids, mask, unroll=SMALL.layers, dropout_seeds=seeds, want=want)
@@ -245,7 +246,7 @@ def test_a_row_keeps_its_dropout_in_any_micro_batch():
     params, (ids, mask) = random_params(SMALL), batch(SMALL, rows=6)
 
     def seeds(rows):
-        return bert.row_seeds(1, 2, jnp.asarray(rows), 0)
+        return row_seeds(1, 2, jnp.asarray(rows), 0)
 
     together = run(SMALL, params, ids, mask, dropout_seeds=seeds(range(6))).last
     order = np.array([4, 0, 5, 2, 1, 3])
@@ -271,7 +272,7 @@ def test_every_dropout_of_the_model_is_a_site_of_its_own(monkeypatch):
     monkeypatch.setattr(bert, "dropout", dropout)
     config = dataclasses.replace(SMALL, dropout=0.2, attention_dropout=0.3)
     ids, mask = batch(config)
-    seeds = bert.row_seeds(0, 0, jnp.arange(4), 0)
+    seeds = row_seeds(0, 0, jnp.arange(4), 0)
     jax.block_until_ready(Bert(config).apply({"params": random_params(config)}, ids, mask, dropout_seeds=seeds))
     jax.effects_barrier()
     assert sorted(seen) == [(site, 0.3 if site % 3 == 1 else 0.2) for site in range(3 * config.layers + 1)]

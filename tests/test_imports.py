@@ -10,7 +10,7 @@ import jaxdistill
 
 ROOT = pathlib.Path(jaxdistill.__file__).parent
 LAYERS = [
-    ["errors", "files", "tree", "losses", "knobs", "progress", "signals", "lock", "chips"],
+    ["errors", "files", "tree", "losses", "knobs", "progress", "signals", "lock", "chips", "dropout"],
     ["events", "seal", "checksum", "manifest"],
     ["bert", "optim", "sharding", "checkpoint", "metrics", "data/*"],
     ["hf_files", "hf_names", "model_card", "mixed"],
@@ -20,7 +20,7 @@ LAYERS = [
     ["inputs", "memory", "step"],
     ["resolve"],
     ["train", "evaluate", "export", "dry_run"],
-    ["fill", "report", "quickstart"],
+    ["fill", "measure", "report", "quickstart"],
     ["cli"],
 ]
 # A package named here is imported by these modules alone.

@@ -1,7 +1,6 @@
 """The manifest of a run: what was asked, with which versions and data. A run goes on only under the same manifest."""
 
 import dataclasses
-import enum
 import importlib.metadata
 import math
 import os
@@ -11,7 +10,6 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jaxdistill import __version__, files
 from jaxdistill.errors import UserError
@@ -20,6 +18,14 @@ FORMAT = 1
 NAME = "experiment.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tokenizers", "safetensors")
 ABSENT = "(absent)"
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package, None when it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 class Change(NamedTuple):
@@ -33,8 +39,7 @@ class Change(NamedTuple):
 def as_dict(value: Any) -> Any:
     """A config as JSON values: dataclasses become dicts that begin with their class name under `type`.
 
-    Tuples become lists, sets sorted lists, paths and enum members strings, functions `module.name`; a number that JSON
-    lacks becomes `nan`, `inf` or `-inf`.
+    Tuples become lists; a number that JSON lacks becomes `nan`, `inf` or `-inf`.
 
     Raises:
       TypeError: a value that has no stable JSON form.
@@ -51,22 +56,11 @@ def as_dict(value: Any) -> Any:
         return {key: as_dict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_dict(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(as_dict(item) for item in value)
-    if isinstance(value, enum.Enum):
-        return value.name
-    if isinstance(value, np.generic):
-        return as_dict(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    name = getattr(value, "__qualname__", None)
-    if callable(value) and name is not None and "<" not in name:
-        return f"{value.__module__}.{name}"
-    raise TypeError(f"{value!r} in a config has no stable JSON form")
+    raise TypeError(f"{value!r} in a config: only numbers, text, lists, dicts and dataclasses have a stable JSON form")
 
 
 def manifest(config: Any, data: Mapping[str, str]) -> dict[str, Any]:
@@ -80,7 +74,7 @@ def manifest(config: Any, data: Mapping[str, str]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "jaxdistill": __version__,
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "devices": {"kind": devices[0].device_kind, "count": len(devices), "processes": jax.process_count()},
         "data": dict(data),
@@ -177,10 +171,3 @@ def _covered(field: str, how: Collection[str]) -> bool:
 def _show(value: Any) -> str:
     text = value if value == ABSENT else repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -1,6 +1,4 @@
 import dataclasses
-import enum
-import functools
 import json
 import math
 import pathlib
@@ -21,10 +19,6 @@ from jaxdistill.manifest import (
     read_manifest,
     write_manifest,
 )
-
-
-class Side(enum.Enum):
-    LEFT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +44,8 @@ def whole(config=None, **data):
 def test_as_dict_is_json():
     value = {
         "config": Config(),
-        "path": pathlib.PurePosixPath("a/b"),
-        "side": Side.LEFT,
-        "set": frozenset({"b", "a"}),
-        "number": np.float32(0.5),
-        "count": np.int64(3),
         "nan": math.nan,
         "infinite": -math.inf,
-        "function": math.sqrt,
         "none": None,
         "true": True,
     }
@@ -75,14 +63,8 @@ def test_as_dict_is_json():
             "log_every": 10,
             "teacher": None,
         },
-        "path": "a/b",
-        "side": "LEFT",
-        "set": ["a", "b"],
-        "number": 0.5,
-        "count": 3,
         "nan": "nan",
         "infinite": "-inf",
-        "function": "math.sqrt",
         "none": None,
         "true": True,
     }
@@ -94,7 +76,7 @@ class Typed:
     type: str = "x"
 
 
-@pytest.mark.parametrize("value", [object(), lambda: 0, functools.partial(print), {1: 2}, Typed(), b"x"])
+@pytest.mark.parametrize("value", [object(), math.sqrt, {1: 2}, {1, 2}, Typed(), b"x", pathlib.Path("a")])
 def test_as_dict_refuses_what_has_no_stable_form(value):
     with pytest.raises(TypeError):
         as_dict({"field": value})

@@ -1,4 +1,4 @@
-"""Batches on their way to the devices: computed ahead in threads, then made global arrays."""
+"""Batches on their way to the devices: computed ahead in a thread, then made global arrays."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,28 +14,26 @@ class Prefetch(Iterator):
     """Iterates over `batches(step)` for the steps in [start, stop), each computed ahead of its use.
 
     An exception in `batches` is raised where its batch would have come. `close`, or the end of a `with` block, stops
-    the threads.
+    the thread.
 
     Attributes:
       waited: seconds that the consumer has spent waiting for batches so far.
     """
 
-    def __init__(self, batches: Callable[[int], Any], start: int, stop: int, *, threads: int = 1, ahead: int = 4):
+    def __init__(self, batches: Callable[[int], Any], start: int, stop: int, *, ahead: int = 4):
         """Starts computing.
 
         Args:
           batches: a pure function of the step.
           start: the first step.
           stop: the step after the last.
-          threads: how many batches are computed at the same time.
-          ahead: how many batches are kept ready; 0 computes each when it is asked for.
+          ahead: how many batches are kept ready, at least 1.
         """
         self.waited = 0.0
-        options = grain.ReadOptions(num_threads=threads if ahead else 0, prefetch_buffer_size=ahead)
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
         steps = grain.MapDataset.range(start, max(start, stop))
         self._batches = iter(steps.map(batches).to_iter_dataset(options))
-        if hasattr(self._batches, "start_prefetch"):
-            self._batches.start_prefetch()
+        self._batches.start_prefetch()
 
     def __next__(self) -> Any:
         began = time.perf_counter()
@@ -46,8 +44,7 @@ class Prefetch(Iterator):
 
     def close(self) -> None:
         """Stops computing ahead."""
-        if hasattr(self._batches, "close"):
-            self._batches.close()
+        self._batches.close()
 
     def __enter__(self) -> "Prefetch":
         return self

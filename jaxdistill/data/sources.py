@@ -195,10 +195,8 @@ def _read_rows(spec: str, rows: Iterable[dict], field: str) -> Blocks:
 
 def _huggingface_rows(spec: str) -> Iterable[dict]:
     """Streams the rows of hf:NAME[:CONFIG][:SPLIT]; the split is "train" unless given."""
-    try:
-        import datasets
-    except ImportError:
-        raise UserError(f"{spec} needs the datasets library: pip install datasets") from None
+    import datasets  # here: most runs never need it, and it is slow to import
+
     _, name, config, split = (spec + "::").split(":", 3)
     try:
         yield from datasets.load_dataset(name, config or None, split=split.rstrip(":") or "train", streaming=True)

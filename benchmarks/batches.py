@@ -42,8 +42,8 @@ def main() -> None:
     corpus = open_corpus(options.corpus)
     vocabularies = {"teacher": read_vocabulary(options.teacher), "student": read_vocabulary(options.student)}
     tables = timed("tables", lambda: {name: cut(v, corpus.lexicon.words) for name, v in vocabularies.items()})
-    fitted = fit_tables(vocabularies, tables, options.length)
-    windows = timed("windows", lambda: build_windows(corpus.words, corpus.documents, fitted, options.length))
+    tables = fit_tables(vocabularies, tables, options.length)
+    windows = timed("windows", lambda: build_windows(corpus.words, corpus.documents, tables, options.length))
     for name in vocabularies:
         print(f"{name}: {windows.tokens(name):,} tokens an epoch, {windows.padding(name):.2%} padding")
 

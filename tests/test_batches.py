@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from toy_corpus import VIEWS, bits, cut_of, equal, half_up, make, unit
+from toy_corpus import VIEWS, bits, cut_of, equal, half_up, make, toy_as_cut, unit
 
 from jaxdistill.data.batches import Batches
 from jaxdistill.data.draws import key
@@ -165,6 +165,10 @@ def test_bad_input():
         make(masking=Masking(predictions=25))
     with pytest.raises(UserError, match="same ones"):
         dataclasses.replace(batches, tables={"student": batches.tables["student"]})
+    with pytest.raises(UserError, match="same ones"):
+        dataclasses.replace(batches, vocabularies={"student": batches.vocabularies["student"]})
+    with pytest.raises(ValueError, match=r"a word has 48 pieces, a window 22: .* fit_tables"):
+        dataclasses.replace(batches, tables=toy_as_cut(24)[3])
     empty = dataclasses.replace(batches.windows, start=np.zeros(0, np.int64), stop=np.zeros(0, np.int64))
     with pytest.raises(UserError, match="no window"):
         dataclasses.replace(batches, windows=empty)

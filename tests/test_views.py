@@ -45,7 +45,8 @@ def test_rows_are_what_the_tokenizer_cuts(tiny_text):
         "cased": Vocabulary((*pieces[:-8], "The", "old", "river"), lowercase=False),
     }
     tables = {name: cut(vocabulary, lexicon) for name, vocabulary in vocabularies.items()}
-    windows = build_windows(words, documents, fit_tables(vocabularies, tables, 64), 64)
+    tables = fit_tables(vocabularies, tables, 64)
+    windows = build_windows(words, documents, tables, 64)
     views = {name: View(name) for name in vocabularies}
     batches = Batches(words, windows, vocabularies, tables, views, 16, Masking(mask=0.0, random=0.0))
     for step in range(5):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_corpus import LEXICON, cut_of, table, toy, vocabulary
+from toy_corpus import LEXICON, cut_of, table, toy, toy_as_cut, vocabulary
 
 from jaxdistill.data.vocab import Table
 from jaxdistill.data.windows import build_windows, expand, fit_tables, longest, writable
@@ -30,7 +30,7 @@ def greedy(words, documents, cost, room):
 @pytest.mark.parametrize("length", [8, 16, 128])
 @pytest.mark.parametrize("block", [1, 7, 64, 1 << 20])
 def test_equals_the_plain_loop(length, block):
-    words, documents, vocabularies, tables, _ = toy(length)
+    words, documents, vocabularies, tables = toy_as_cut(length)
     fitted = fit_tables(vocabularies, tables, length)
     windows = build_windows(words, documents, fitted, length, block=block)
     cost = [
@@ -73,8 +73,8 @@ def test_any_documents_and_any_cuts(documents, cuts, block, length):
 
 def test_words_are_kept_once_and_windows_are_maximal():
     length = 16
-    words, documents, vocabularies, tables, windows = toy(length)
-    cost = longest(fit_tables(vocabularies, tables, length))
+    words, documents, _, tables, windows = toy(length)
+    cost = longest(tables)
     before = np.concatenate([[0], np.cumsum(cost[words])])
     used = before[windows.stop] - before[windows.start]
     assert used.max() <= length - 2
@@ -88,7 +88,7 @@ def test_words_are_kept_once_and_windows_are_maximal():
 
 def test_word_longer_than_a_window_is_unknown_everywhere():
     length = 16
-    _, _, vocabularies, tables, _ = toy(length)
+    _, _, vocabularies, tables = toy_as_cut(length)
     fitted = fit_tables(vocabularies, tables, length)
     for name, vocab in vocabularies.items():
         for word in range(LEXICON):
@@ -98,7 +98,7 @@ def test_word_longer_than_a_window_is_unknown_everywhere():
 
 
 def test_tables_that_fit_are_left_alone():
-    _, _, vocabularies, tables, _ = toy(128)
+    _, _, vocabularies, tables = toy_as_cut(128)
     fitted = fit_tables(vocabularies, tables, 2000)
     assert all(fitted[name] is tables[name] for name in tables)
 
@@ -109,7 +109,7 @@ def test_writable():
 
 
 def test_bad_input():
-    words, documents, vocabularies, tables, _ = toy(16)
+    words, documents, vocabularies, tables = toy_as_cut(16)
     with pytest.raises(UserError, match="length 2"):
         fit_tables(vocabularies, tables, 2)
     with pytest.raises(UserError, match="same names"):

@@ -28,8 +28,8 @@ def table(vocab: Vocabulary, cuts: list[list[int]]) -> Table:
     return Table(pieces=pieces, offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
 
-def toy(length: int, documents=(300, 3, 0, 1, 500, 80), seed: int = 0, longest: int = 5):
-    """Words, documents, vocabularies, tables as cut, and windows of `length` positions."""
+def toy_as_cut(length: int, documents=(300, 3, 0, 1, 500, 80), seed: int = 0, longest: int = 5):
+    """Words, documents, vocabularies, and tables in which one word is longer than `length`."""
     random = np.random.default_rng(seed)
     vocabularies = {"teacher": vocabulary(50, "t", 0), "student": vocabulary(30, "s", 7)}
     cuts = {}
@@ -48,8 +48,14 @@ def toy(length: int, documents=(300, 3, 0, 1, 500, 80), seed: int = 0, longest: 
     tables = {name: table(vocabularies[name], cuts[name]) for name in cuts}
     words = random.integers(0, LEXICON, sum(documents)).astype(np.uint32)
     offsets = np.concatenate([[0], np.cumsum(documents)]).astype(np.int64)
-    windows = build_windows(words, offsets, fit_tables(vocabularies, tables, length), length)
-    return words, offsets, vocabularies, tables, windows
+    return words, offsets, vocabularies, tables
+
+
+def toy(length: int, **more):
+    """Words, documents, vocabularies, tables made to fit, and windows of `length` positions."""
+    words, documents, vocabularies, tables = toy_as_cut(length, **more)
+    tables = fit_tables(vocabularies, tables, length)
+    return words, documents, vocabularies, tables, build_windows(words, documents, tables, length)
 
 
 def cut_of(tables, vocabularies, name: str, word: int, room: int) -> list[int]:

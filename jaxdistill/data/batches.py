@@ -10,49 +10,36 @@ import numpy as np
 from jaxdistill.data.draws import draw, key
 from jaxdistill.data.masking import Masking, apply, choose_pieces, choose_words, slots_of_words
 from jaxdistill.data.views import Cutter, Layout, Lines, View, choose_cuts, lay_out, make_cutter, read_lines
-from jaxdistill.data.vocab import Table, Vocabulary
-from jaxdistill.data.windows import Windows, fit_tables, longest, writable
+from jaxdistill.data.windows import CutWindows
 from jaxdistill.errors import UserError
 
 Batch = dict[str, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
-class Batches:
+class Batches(CutWindows):
     """The batches of a run: `batches(step, process, processes)`.
 
     Every window is read once an epoch, in an order that changes with the epoch; a batch may span two epochs.
 
-    Attributes:
-      words: the corpus's word ids, [n].
-      windows: windows over them.
-      vocabularies: the vocabularies in play, by name: those the windows were made with.
-      tables: their tables over the corpus's lexicon.
+    Attributes, besides those of `CutWindows`:
       views: what each model reads, by role.
       batch: rows of the global batch.
       masking: what is masked.
       seed: of the order and of every draw.
     """
 
-    words: np.ndarray
-    windows: Windows
-    vocabularies: Mapping[str, Vocabulary]
-    tables: Mapping[str, Table]
     views: Mapping[str, View]
     batch: int
     masking: Masking = field(default_factory=Masking)
     seed: int = 0
 
     def __post_init__(self):
+        super().__post_init__()
         if self.batch < 1:
             raise UserError(f"batch {self.batch}: give at least one row")
         if not len(self.windows):
             raise UserError("there is no window to make batches of: the corpus is empty")
-        if set(self.tables) != set(self.windows.pieces):
-            raise UserError(
-                f"the windows were made for vocabularies {sorted(self.windows.pieces)}, the batches ask for "
-                f"{sorted(self.tables)}: make both with the same ones"
-            )
         self.masking.check(self.windows.length)
         self._order[0]  # Grain's first look-up sets it up, and is not safe in several threads.
         for view in self.views.values():
@@ -97,33 +84,25 @@ class Batches:
         return grain.MapDataset.range(len(self.windows)).shuffle(seed=seed).repeat()
 
     @functools.cached_property
-    def _tables(self) -> dict[str, Table]:
-        return fit_tables(self.vocabularies, self.tables, self.windows.length)
-
-    @functools.cached_property
     def _cutters(self) -> dict[View, Cutter]:
         return {}
 
     def _cutter(self, view: View) -> Cutter:
         if view not in self._cutters:
-            self._cutters[view] = make_cutter(view, self.vocabularies, self._tables)
+            self._cutters[view] = make_cutter(view, self.vocabularies, self.tables)
         return self._cutters[view]
 
     @functools.cached_property
-    def _cost(self) -> np.ndarray:
-        return longest(self._tables)
-
-    @functools.cached_property
-    def _writable(self) -> np.ndarray:
-        """Words that every vocabulary cuts into pieces, none of them `[UNK]`, bool [words]."""
-        return np.all([writable(self._tables[name], v.unk) for name, v in self.vocabularies.items()], axis=0)
+    def _maskable(self) -> np.ndarray:
+        """Words that every vocabulary can write, bool [words]."""
+        return np.all(list(self.writable.values()), axis=0)
 
     def _keys(self, step: int, rows: np.ndarray, *purpose: str) -> np.ndarray:
         return draw(key(self.seed, *purpose, step), rows)
 
     def _whole_words(self, lines: Lines, step: int, rows: np.ndarray) -> np.ndarray:
         # By the longest cut and by every vocabulary, so that the choice depends on neither the views nor the mixture.
-        cost, allowed = self._cost[lines.words], self._writable[lines.words]
+        cost, allowed = self.cost[lines.words], self._maskable[lines.words]
         keys = self._keys(step, rows, "words")
         return choose_words(lines, cost, allowed, self.masking.rate, self.masking.predictions, keys)
 

@@ -1,7 +1,6 @@
 """Held-out batches: the same words hidden from every model, and ordinary masked pieces with a fixed seed."""
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,41 +8,29 @@ import numpy as np
 from jaxdistill.data.draws import draw, key
 from jaxdistill.data.masking import Masking, apply, choose_pieces, choose_words, slots_of_words
 from jaxdistill.data.views import Lines, View, lay_out, make_cutter, read_lines
-from jaxdistill.data.vocab import Table, Vocabulary
-from jaxdistill.data.windows import Windows, fit_tables, longest, writable
+from jaxdistill.data.vocab import Table
+from jaxdistill.data.windows import CutWindows
 from jaxdistill.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
+class HeldOut(CutWindows):
     """Batches to measure models on: each window once, in order, the last batch filled up with empty rows.
 
     What is masked depends on the window and the seed alone, not on the size of the batches.
 
-    Attributes:
-      words: the corpus's word ids, [n].
-      windows: windows over them.
-      vocabularies: the vocabularies in play, by name: those the windows were made with.
-      tables: their tables over the corpus's lexicon.
+    Attributes, besides those of `CutWindows`:
       masking: for `pieces` all of it; for `whole` the rate (the share of words) and the predictions.
       seed: of the draws.
       most: at most so many windows, spread evenly over the corpus; 0 takes all.
     """
 
-    words: np.ndarray
-    windows: Windows
-    vocabularies: Mapping[str, Vocabulary]
-    tables: Mapping[str, Table]
     masking: Masking = field(default_factory=Masking)
     seed: int = 0
     most: int = 0
 
     def __post_init__(self):
-        if set(self.tables) != set(self.windows.pieces):
-            raise UserError(
-                f"the windows were made for vocabularies {sorted(self.windows.pieces)}, the evaluation asks for "
-                f"{sorted(self.tables)}: make both with the same ones"
-            )
+        super().__post_init__()
         self.masking.check(self.windows.length)
 
     def count(self, batch: int) -> int:
@@ -64,7 +51,7 @@ class HeldOut:
           A view; see `Batches`.
         """
         rows, lines = self._lines(index, batch)
-        cutter = make_cutter(View(vocabulary), self.vocabularies, self._tables)
+        cutter = make_cutter(View(vocabulary), self.vocabularies, self.tables)
         layout = lay_out(cutter.own, cutter.table, lines.words, lines, self.windows.length)
         keys = [draw(key(self.seed, "held out", purpose), rows) for purpose in ("pieces", "action", "random")]
         slots = choose_pieces(cutter, layout, self.masking, keys[0])
@@ -90,7 +77,7 @@ class HeldOut:
         room = self.masking.predictions
         chosen = self._choose(lines, rows)
         own, table = self.vocabularies[vocabulary], self._hiding[vocabulary]
-        hidden = chosen & ~self._writable[vocabulary][lines.words]
+        hidden = chosen & ~self.writable[vocabulary][lines.words]
         cuts = np.where(hidden, len(table.offsets) - 2, lines.words)
         layout = lay_out(own, table, cuts, lines, self.windows.length)
         slots, word = slots_of_words(layout, lines, chosen & ~hidden, room)
@@ -129,12 +116,8 @@ class HeldOut:
 
     def _choose(self, lines: Lines, rows: np.ndarray) -> np.ndarray:
         keys = draw(key(self.seed, "held out", "words"), rows)
-        cost = self._cost[lines.words]
+        cost = self.cost[lines.words]
         return choose_words(lines, cost, cost > 0, self.masking.rate, self.masking.predictions, keys)
-
-    @functools.cached_property
-    def _tables(self) -> dict[str, Table]:
-        return fit_tables(self.vocabularies, self.tables, self.windows.length)
 
     @functools.cached_property
     def _hiding(self) -> dict[str, Table]:
@@ -144,13 +127,5 @@ class HeldOut:
                 pieces=np.append(table.pieces, np.int32(self.vocabularies[name].mask)),
                 offsets=np.append(table.offsets, table.offsets[-1] + 1),
             )
-            for name, table in self._tables.items()
+            for name, table in self.tables.items()
         }
-
-    @functools.cached_property
-    def _cost(self) -> np.ndarray:
-        return longest(self._tables)
-
-    @functools.cached_property
-    def _writable(self) -> dict[str, np.ndarray]:
-        return {name: writable(table, self.vocabularies[name].unk) for name, table in self._tables.items()}

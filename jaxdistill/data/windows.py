@@ -1,5 +1,6 @@
 """Windows: the runs of whole words that a row of a batch is made of, the same for every vocabulary in play."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -88,6 +89,14 @@ def fit_tables(vocabularies: Mapping[str, Vocabulary], tables: Mapping[str, Tabl
     return {name: _unknown(table, long, vocabularies[name].unk) for name, table in tables.items()}
 
 
+def _fitted_cost(tables: Mapping[str, Table], length: int) -> np.ndarray:
+    """The most pieces of each word, int32 [words]; raises ValueError where a word does not fit a row."""
+    cost, room = longest(tables), length - SPECIALS
+    if cost.max(initial=0) > room:
+        raise ValueError(f"a word has {cost.max()} pieces, a window {room}: pass the tables through fit_tables")
+    return cost
+
+
 def longest(tables: Mapping[str, Table]) -> np.ndarray:
     """The most pieces that any of the tables gives each word, int32 [words]."""
     return np.max([table.lengths for table in tables.values()], axis=0)
@@ -128,10 +137,7 @@ def build_windows(
     Raises:
       UserError: the corpus has no word that leaves a piece.
     """
-    room = length - SPECIALS
-    cost = longest(tables)
-    if cost.size and cost.max() > room:
-        raise ValueError(f"a word has {cost.max()} pieces, a window {room}: pass the tables through fit_tables")
+    room, cost = length - SPECIALS, _fitted_cost(tables, length)
     starts, stops = [], []
     pieces = dict.fromkeys(tables, 0)
     begin, total, reach = int(documents[0]), int(documents[-1]), block
@@ -181,3 +187,39 @@ def _chain(following: np.ndarray, whole: bool) -> list[int]:
 
 def _is_boundary(documents: np.ndarray, offset: int) -> bool:
     return documents[np.searchsorted(documents, offset)] == offset
+
+
+@dataclass(frozen=True, eq=False)
+class CutWindows:
+    """Windows over a corpus, and how the vocabularies that they were made for cut their words.
+
+    Attributes:
+      words: the corpus's word ids, [n].
+      windows: windows over them.
+      vocabularies: the vocabularies in play, by name: those the windows were made with.
+      tables: their tables over the corpus's lexicon, made to fit by `fit_tables`.
+    """
+
+    words: np.ndarray
+    windows: Windows
+    vocabularies: Mapping[str, Vocabulary]
+    tables: Mapping[str, Table]
+
+    def __post_init__(self):
+        names = [sorted(each) for each in (self.windows.pieces, self.vocabularies, self.tables)]
+        if not names[0] == names[1] == names[2]:
+            raise UserError(
+                f"the windows were made for vocabularies {names[0]}, what is read of them has vocabularies {names[1]} "
+                f"and tables {names[2]}: make all with the same ones"
+            )
+        _ = self.cost  # raises where a word is longer than a window
+
+    @functools.cached_property
+    def cost(self) -> np.ndarray:
+        """The most pieces that any vocabulary gives each word, int32 [words]."""
+        return _fitted_cost(self.tables, self.windows.length)
+
+    @functools.cached_property
+    def writable(self) -> dict[str, np.ndarray]:
+        """For each vocabulary the words that it cuts into pieces, none of them `[UNK]`, bool [words]."""
+        return {name: writable(table, self.vocabularies[name].unk) for name, table in self.tables.items()}

@@ -8,6 +8,7 @@ parameters, normalisations, softmaxes and logits are float32.
 import dataclasses
 import functools
 import math
+import re
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -38,7 +39,7 @@ class BertConfig:
       dropout: rate on embeddings and sub-layer outputs.
       attention_dropout: rate on attention probabilities.
       eps: added to the variance in every LayerNorm.
-      attention: `plain`, or `fused` (`jax.nn.dot_product_attention`; no attention dropout, no scores).
+      attention: `plain`, or `fused` (no attention dropout, no scores; `attention_kernel` says what computes it).
       dtype: type of the computation, `float32` or `bfloat16`.
 
     Raises:
@@ -132,6 +133,38 @@ def attention_scores(query: Array, key: Array) -> Array:
     return scores / math.sqrt(query.shape[-1])
 
 
+def attention_kernel(config: BertConfig) -> str:
+    """What computes the attention of a model here: `plain`; for fused attention `cudnn` where it can, else `xla`.
+
+    cuDNN's flash attention never forms the scores. It takes 16-bit numbers and heads whose size is a multiple of 8, at
+    most 128, on NVIDIA chips from Ampere on. We had none: that path was not run, only this choice and the same call
+    with XLA were tested.
+    """
+    if config.attention == "plain":
+        return "plain"
+    size = config.hidden // config.heads
+    if jax.default_backend() != "gpu" or config.dtype != "bfloat16" or size % 8 or size > 128:
+        return "xla"
+    capability = str(getattr(jax.local_devices()[0], "compute_capability", ""))  # AMD's are no numbers
+    return "cudnn" if re.fullmatch(r"([89]|\d\d)\.\d", capability) else "xla"
+
+
+def fused_attention(query: Array, key: Array, value: Array, mask: Array, kernel: str) -> Array:
+    """Attention as one operation of jax's: softmax(QKᵀ/√d)·V over the real positions, 0 at the others.
+
+    Args:
+      query: [batch, length, heads, size].
+      key: the same shape.
+      value: the same shape.
+      mask: True where a piece is real, which must be a row's first positions, bool [batch, length].
+      kernel: `xla` or `cudnn`.
+    """
+    lengths = jnp.sum(mask, axis=-1, dtype=jnp.int32)
+    return jax.nn.dot_product_attention(
+        query, key, value, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation=kernel
+    )
+
+
 def logits(predictions: Array, table: Array, bias: Array) -> Array:
     """Scores of every row of a word table: predictions [..., hidden], table [vocab, hidden] → float32 [..., vocab]."""
     table = table.astype(predictions.dtype)
@@ -155,7 +188,7 @@ class _Layer(nn.Module):
         value = dense(config.hidden, name="value")(hidden).reshape(split)
         scores = None
         if config.attention == "fused":
-            context = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None, None, :])
+            context = fused_attention(query, key, value, mask, attention_kernel(config))
         else:
             scores = attention_scores(query, key)
             bias = jnp.where(mask, 0.0, jnp.finfo(jnp.float32).min)[:, None, None, :]
@@ -228,7 +261,7 @@ class Bert(nn.Module):
 
         Args:
           ids: word pieces, int32 [batch, length]; length at most `config.positions`.
-          mask: True where a piece is real, bool [batch, length].
+          mask: True where a piece is real, bool [batch, length]; with fused attention those are a row's first.
           types: token types, int32 [batch, length]; all 0 when None.
           words: vectors that take the place of the rows of the word table, [batch, length, hidden].
           positions: where to run the MLM transform, int32 [batch, predictions]; needs `config.mlm`.

@@ -17,12 +17,12 @@ def row_bytes(experiment: Experiment) -> int:
     """Bytes that a step takes for one row: an estimate, from above.
 
     From the forward to the backward pass a layer keeps its matrix products: seven of width `hidden`, one of width
-    `ffn`, and the scores of each head; recomputing and differentiating the rest takes up to three times that in
-    float32, for one layer at a time. The MLM head has its scores, as float32 three times over.
+    `ffn`, and the scores of each head, which only cuDNN never forms; recomputing and differentiating the rest takes up
+    to three times that in float32, for one layer at a time. The MLM head has its scores, as float32 three times over.
     """
     length, predictions, total = experiment.data.length, experiment.data.masking.predictions, 0
     for role, config in experiment.models.items():
-        scores = 0 if config.attention == "fused" else 4 * config.heads * length
+        scores = 0 if bert.attention_kernel(config) == "cudnn" else 4 * config.heads * length
         products = 7 * config.hidden + config.ffn
         kept, apart = (length * (products * size + scores) for size in (2 if config.dtype == "bfloat16" else 4, 4))
         vocab = config.vocab

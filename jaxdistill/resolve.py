@@ -16,7 +16,8 @@ from jaxdistill.experiment import Experiment
 from jaxdistill.inputs import Inputs
 
 MAY_CHANGE = frozenset({"run", "data.corpus", "data.held_out", "data.vocabularies"})
-"""Fields that may change when a run continues: how it runs, and paths, of which the contents are compared instead."""
+"""Fields that may change when a run continues: how it runs, the text that it is scored on, and paths: of the corpus and
+the vocabularies the contents are compared instead."""
 
 _SHORT = 10.0
 """Seconds of matrix products below which a run's duration is not foretold: compiling takes longer."""
@@ -88,9 +89,10 @@ def describe(experiment: Experiment, inputs: Inputs, mesh: jax.sharding.Mesh) ->
         f"{experiment.name}: {experiment.steps:,} steps of {data.batch:,} rows of {data.length}, seed {experiment.seed}"
     ]
     for role, config in experiment.models.items():
+        kernel = f" by {bert.attention_kernel(config)}" if config.attention == "fused" else ""
         lines.append(
             f"  {role}: {config.layers} x {config.hidden}, {config.heads} heads, {config.vocab:,} pieces, "
-            f"{bert.parameter_count(config):,} parameters, {config.attention} attention "
+            f"{bert.parameter_count(config):,} parameters, {config.attention} attention{kernel} "
             f"(attention dropout {config.attention_dropout:g}), {config.dtype}"
         )
     for role, view in data.views.items():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -194,6 +195,46 @@ def test_fused_attention_equals_plain():
         plain = run(config, params, ids, mask, dropout_seeds=rows).last
         fused = run(dataclasses.replace(config, attention="fused"), params, ids, mask, dropout_seeds=rows).last
         np.testing.assert_allclose(fused[mask], plain[mask], atol=5e-6)
+
+
+def test_fused_attention_is_a_softmax_over_the_real_positions():
+    """By the lengths that cuDNN is given, too."""
+    draw = np.random.default_rng(0)
+    query, key, value = (draw.normal(size=(4, 16, 2, 8)).astype(np.float32) for _ in range(3))
+    _, mask = batch(SMALL)
+    found = bert.fused_attention(query, key, value, mask, "xla")
+    for row, count in enumerate(mask.sum(axis=1)):
+        for head in range(2):
+            own = (x[row, :count, head] for x in (query, key, value))
+            q, k, v = (x.astype(np.float64) for x in own)
+            odds = np.exp(q @ k.T / 8**0.5)
+            np.testing.assert_allclose(found[row, :count, head], odds / odds.sum(1, keepdims=True) @ v, atol=1e-5)
+        assert not found[row, count:].any()
+
+
+GPU = dataclasses.replace(SMALL, hidden=64, heads=2, attention="fused", attention_dropout=0.0, dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("backend", "capability", "change", "kernel"),
+    [
+        ("gpu", "8.0", {}, "cudnn"),  # heads of 32
+        ("gpu", "12.0", {"hidden": 256}, "cudnn"),
+        ("gpu", "9.0", {"attention": "plain"}, "plain"),
+        ("gpu", "9.0", {"dtype": "float32"}, "xla"),
+        ("gpu", "9.0", {"hidden": 8}, "xla"),  # heads of 4: the students of the paper
+        ("gpu", "9.0", {"hidden": 272}, "xla"),
+        ("gpu", "7.5", {}, "xla"),
+        ("gpu", "gfx942", {}, "xla"),
+        ("tpu", None, {}, "xla"),
+        ("cpu", None, {}, "xla"),
+    ],
+)
+def test_cudnn_computes_attention_where_it_can(monkeypatch, backend, capability, change, kernel):
+    chip = types.SimpleNamespace(compute_capability=capability) if capability else object()
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "local_devices", lambda: [chip])
+    assert bert.attention_kernel(dataclasses.replace(GPU, **change)) == kernel
 
 
 def test_unrolled_layers_equal_scanned_ones():

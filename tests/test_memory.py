@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from jaxdistill import memory, sharding
+from jaxdistill import bert, memory, sharding
 from jaxdistill import step as steps
 from jaxdistill.errors import UserError
 from jaxdistill.inputs import make_batches, read_inputs, read_vocabularies
@@ -19,14 +19,24 @@ def compiled(experiment, batches):
     return steps.make_train_step(experiment).lower(state, batch).compile().memory_analysis()
 
 
-def test_the_estimate_is_an_upper_bound_and_no_wild_one(tiny_inputs):
-    made = [tiny_inputs.experiment(variant="nokd", batch=batch, hidden=32) for batch in (64, 128)]
+@pytest.mark.parametrize("attention", ["plain", "fused"])
+def test_the_estimate_is_an_upper_bound_and_no_wild_one(tiny_inputs, attention):
+    made = [tiny_inputs.experiment(variant="nokd", batch=batch, hidden=32, attention=attention) for batch in (64, 128)]
     read = read_inputs(made[0].data.corpus, read_vocabularies(made[0].data), 16)
     few, many = (compiled(experiment, make_batches(experiment.data, read, 0)) for experiment in made)
     grown = (many.temp_size_in_bytes - few.temp_size_in_bytes) / 64
     assert grown <= memory.row_bytes(made[0]) <= 2 * grown
     state = memory.state_bytes(made[0])  # parameters, two moments, and gradients, which are not among the arguments
     assert state * 0.7 <= few.argument_size_in_bytes <= state
+
+
+def test_only_cudnn_has_no_scores(tiny_inputs, monkeypatch):
+    experiment = tiny_inputs.experiment(variant="nokd", attention="fused")
+    student, length = experiment.models["student"], experiment.data.length
+    with_scores = memory.row_bytes(experiment)
+    monkeypatch.setattr(bert, "attention_kernel", lambda config: "cudnn")
+    scores = 4 * student.heads * length**2
+    assert with_scores - memory.row_bytes(experiment) == (student.layers + 3) * scores
 
 
 def test_a_tree_that_does_not_train_has_neither_gradient_nor_moments(tiny_inputs):

@@ -122,6 +122,12 @@ def test_the_description_says_what_runs(tiny_inputs, read, settle):
     assert "matrix products" not in said, "a run of milliseconds"
 
 
+def test_the_description_says_what_computes_fused_attention(tiny_inputs, read, settle):
+    made, _, _ = settle(tiny_inputs.experiment(variant="nokd", attention="fused"))
+    said = "\n".join(describe(made, read, sharding.make_mesh(1, 1)))
+    assert "fused attention by xla (attention dropout 0)" in said
+
+
 def test_a_long_run_is_told_how_long_it_takes(tiny_inputs, read, settle, monkeypatch):
     monkeypatch.setattr("jaxdistill.resolve.matmul_rate", lambda device, dtype: 1e12)
     made, _, _ = settle(tiny_inputs.experiment(variant="nokd"))

@@ -28,7 +28,8 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxdistill.checksum import checksums, hexadecimal
 from jaxdistill.errors import UserError
-from jaxdistill.seal import BadCheckpoint, check_arrays, check_files, flush, read_seal, write_seal
+from jaxdistill.files import flush
+from jaxdistill.seal import BadCheckpoint, check_arrays, check_files, read_seal, write_seal
 
 # Orbax logs the stack of every failed write, several times over, and raises the error besides.
 logging.getLogger("absl").addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))

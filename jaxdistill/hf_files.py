@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 
 from jaxdistill.errors import UserError
-from jaxdistill.files import read_json
+from jaxdistill.files import read_json, settle
 
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 WEIGHTS = "model.safetensors"
@@ -158,13 +158,8 @@ def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
         yield made
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(made, 0o777 & ~mask)
-        for path in made.iterdir():
-            os.chmod(path, 0o666 & ~mask)
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+        for path in (*made.iterdir(), made):
+            settle(path)
         if folder.exists():
             aside = made.with_suffix(".old")
             os.rename(folder, aside)

@@ -6,7 +6,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -32,12 +31,12 @@ def write_seal(folder: pathlib.Path, step: int, arrays: Mapping[str, Mapping[str
     """
     listed = {}
     for path in sorted(folder.rglob("*")):
-        flush(path)
+        files.flush(path)
         if path.is_file():
             listed[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
     seal = {"format": FORMAT, "step": step, "arrays": dict(arrays), "files": listed}
     files.write_json(folder / NAME, {**seal, "digest": _digest(seal)})
-    flush(folder)
+    files.flush(folder)
 
 
 def read_seal(folder: pathlib.Path, step: int) -> dict[str, Any]:
@@ -111,15 +110,6 @@ def check_arrays(
     if differences:
         shown = differences[:8] + ([f"and {len(differences) - 8} more"] if len(differences) > 8 else [])
         raise BadCheckpoint(f"{folder} is foreign, it holds another state: {'; '.join(shown)}")
-
-
-def flush(path: pathlib.Path) -> None:
-    """Flushes a file or a folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _read(path: pathlib.Path) -> bytes:

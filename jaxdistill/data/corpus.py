@@ -195,7 +195,8 @@ def prepare(
         "digest": _digest(hashes),
     }
     for name in FILES:
-        _publish(folder / name, out / name)
+        files.flush(folder / name)
+        os.replace(folder / name, out / name)
     files.write_json(out / MANIFEST, manifest)
     shutil.rmtree(folder)
     return manifest
@@ -240,12 +241,6 @@ def _merge(folder: pathlib.Path, paths: Sequence[pathlib.Path]) -> dict[str, int
         np.array([total], "<i8").tofile(documents_file)
     lexicon.add_header(folder / "documents.tmp", documents + 1, folder / DOCUMENTS)
     return {"words": total, "documents": documents, "types": types, "lines": lines}
-
-
-def _publish(path: pathlib.Path, target: pathlib.Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(path, target)
 
 
 def _remove_if_empty(folder: pathlib.Path, out: pathlib.Path) -> None:

@@ -178,17 +178,13 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 def _env(options: argparse.Namespace) -> None:
     import platform
-    from importlib.metadata import PackageNotFoundError, version
 
-    from jaxdistill.manifest import PACKAGES
+    from jaxdistill.manifest import PACKAGES, version
 
     print(f"jaxdistill {jaxdistill.__version__}")
     print(f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores")
     for name in (*PACKAGES, "transformers", "torch"):
-        try:
-            print(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            print(f"{name} is not installed")
+        print(f"{name} {version(name) or 'is not installed'}")
     import jax
 
     try:

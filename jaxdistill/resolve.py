@@ -76,7 +76,7 @@ def _with_micro_batch(experiment: Experiment, rows: int) -> Experiment:
 
 
 def _hashes(experiment: Experiment, inputs: Inputs) -> dict[str, str]:
-    hashes = {"corpus": inputs.corpus.manifest["digest"]}
+    hashes = {"corpus": inputs.corpus.digest}
     hashes |= {f"vocabulary of {name}": vocabulary.digest for name, vocabulary in inputs.vocabularies.items()}
     contents = {role: start.contents() for role, start in experiment.start.items()}
     return hashes | {f"weights of {role}": digest for role, digest in contents.items() if digest}

@@ -186,7 +186,7 @@ class _Run:
         if not self.experiment.data.held_out:
             self.notify(f"done: {total:,} steps")
             return Result(total, True)
-        digest = self._held_out.corpus.manifest["digest"]
+        digest = self._held_out.corpus.digest
         saved = files.read_json(path) if path.exists() else {}
         if saved.get("corpus") != digest:
             scores = {

@@ -157,7 +157,7 @@ def prepare(
     found = [find_source(spec) for spec in sources]
     described = [describe(source) for source in found]
     settings = {
-        "longest_word": words.LONGEST,
+        "longest_word": words.LONGEST_WORD,
         "field": field if any(source.has_fields for source in found) else None,
     }
     if (out / MANIFEST).exists():

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxdistill.data.vocab import PREFIX
+
 CONTINUED = 1 << 21  # above every code point: marks the first character of a piece that continues a word
 
 
@@ -118,7 +120,7 @@ class Candidates:
             letters.append(int(self._last[candidate]))
             candidate = int(self._parent[candidate])
         *rest, first = letters
-        prefix = "##" if first >= CONTINUED else ""
+        prefix = PREFIX if first >= CONTINUED else ""
         return prefix + "".join(map(chr, [first % CONTINUED, *reversed(rest)]))
 
     def cut(self, chosen: np.ndarray) -> Cuts:

@@ -46,4 +46,4 @@ def repeated(counts: Mapping[str, int], prefix: str = "") -> Iterator[str]:
 
 def singles(vocabulary: Vocabulary) -> list[str]:
     """The single characters, those that continue a word included."""
-    return [piece for piece in vocabulary.pieces if len(piece) == 1 or (len(piece) == 3 and piece.startswith(PREFIX))]
+    return [piece for piece in vocabulary.pieces if len(piece.removeprefix(PREFIX)) == 1]

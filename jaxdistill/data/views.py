@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdistill.data.draws import draw, uniform
 from jaxdistill.data.vocab import Table, Vocabulary
-from jaxdistill.data.windows import SPECIALS, expand, runs
+from jaxdistill.data.windows import ADDED_PIECES, expand, runs
 from jaxdistill.errors import UserError
 
 
@@ -163,10 +163,11 @@ def lay_out(own: Vocabulary, table: Table, cuts: np.ndarray, lines: Lines, lengt
     """
     pieces, lengths = expand(table, cuts)
     counts = lines.sums(lengths)
-    if counts.size and counts.max() > length - SPECIALS:
-        raise ValueError(f"a window has {counts.max()} pieces, its row {length - SPECIALS}: windows of other tables?")
+    room = length - ADDED_PIECES
+    if counts.max(initial=0) > room:
+        raise ValueError(f"a window has {counts.max()} pieces, its row {room}: windows of other tables?")
     places = np.arange(length)
-    mask = places < counts[:, None] + SPECIALS
+    mask = places < counts[:, None] + ADDED_PIECES
     body = places <= counts[:, None]
     body[:, 0] = False
     ids = np.full((lines.rows, length), own.pad, np.int32)

@@ -19,12 +19,12 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from jaxdistill.data.words import LONGEST_WORD
 from jaxdistill.errors import UserError
 from jaxdistill.files import read_json, write_json, write_text
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PREFIX = "##"
-LONGEST_WORD = 100  # characters; BERT reads a longer word as [UNK]
 _CUT_BATCH = 16_384  # words handed to the Rust tokenizer at once
 _TOO_LONG = "a" * (LONGEST_WORD + 1)
 

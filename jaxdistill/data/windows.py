@@ -9,7 +9,7 @@ import numpy as np
 from jaxdistill.data.vocab import Table, Vocabulary
 from jaxdistill.errors import UserError
 
-SPECIALS = 2  # [CLS] before the words and [SEP] after them
+ADDED_PIECES = 2  # [CLS] before the words and [SEP] after them
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Windows:
 
     def tokens(self, vocabulary: str) -> int:
         """Real positions of one epoch under a vocabulary, [CLS] and [SEP] included."""
-        return self.pieces[vocabulary] + SPECIALS * len(self)
+        return self.pieces[vocabulary] + ADDED_PIECES * len(self)
 
     def padding(self, vocabulary: str) -> float:
         """The share of positions that are [PAD] under a vocabulary."""
@@ -76,14 +76,14 @@ def fit_tables(vocabularies: Mapping[str, Vocabulary], tables: Mapping[str, Tabl
     Raises:
       UserError: names or lexicons differ, or no word fits such a row.
     """
-    if length <= SPECIALS:
+    if length <= ADDED_PIECES:
         raise UserError(f"length {length} leaves no room for words beside [CLS] and [SEP]: give at least 3")
     if set(vocabularies) != set(tables) or not tables:
         raise UserError(f"vocabularies {sorted(vocabularies)} and tables {sorted(tables)} must have the same names")
     sizes = {name: len(table.offsets) - 1 for name, table in tables.items()}
     if len(set(sizes.values())) > 1:
         raise UserError(f"tables are over different lexicons (words: {sizes}): cut them over one corpus's lexicon")
-    long = longest(tables) > length - SPECIALS
+    long = longest(tables) > length - ADDED_PIECES
     if not long.any():
         return dict(tables)
     return {name: _unknown(table, long, vocabularies[name].unk) for name, table in tables.items()}
@@ -91,7 +91,7 @@ def fit_tables(vocabularies: Mapping[str, Vocabulary], tables: Mapping[str, Tabl
 
 def _fitted_cost(tables: Mapping[str, Table], length: int) -> np.ndarray:
     """The most pieces of each word, int32 [words]; raises ValueError where a word does not fit a row."""
-    cost, room = longest(tables), length - SPECIALS
+    cost, room = longest(tables), length - ADDED_PIECES
     if cost.max(initial=0) > room:
         raise ValueError(f"a word has {cost.max()} pieces, a window {room}: pass the tables through fit_tables")
     return cost
@@ -137,7 +137,7 @@ def build_windows(
     Raises:
       UserError: the corpus has no word that leaves a piece.
     """
-    room, cost = length - SPECIALS, _fitted_cost(tables, length)
+    room, cost = length - ADDED_PIECES, _fitted_cost(tables, length)
     starts, stops = [], []
     pieces = dict.fromkeys(tables, 0)
     begin, total, reach = int(documents[0]), int(documents[-1]), block

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from jaxdistill.data.lexicon import Lexicon
 from jaxdistill.data.pieces import Candidates, Cuts
-from jaxdistill.data.vocab import LONGEST_WORD, SPECIALS, Vocabulary, cut
+from jaxdistill.data.vocab import PREFIX, SPECIALS, Vocabulary, cut
+from jaxdistill.data.words import LONGEST_WORD
 from jaxdistill.errors import UserError
 
 _RAREST = 32
@@ -134,7 +135,7 @@ def normalised(lexicon: Lexicon, settings: Vocabulary) -> Counter:
 
 
 def _forms(word: str) -> list[str]:
-    return [word[0], *("##" + character for character in word[1:])]
+    return [word[0], *(PREFIX + character for character in word[1:])]
 
 
 def _covered(counts: Counter, coverage: float) -> Counter:

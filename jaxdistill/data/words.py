@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-LONGEST = 100
+LONGEST_WORD = 100
 """Longer words all become the empty word: BERT's tokenizers cut them to [UNK] whatever the vocabulary."""
 
 PIECE = 1 << 20
@@ -61,7 +61,7 @@ _MARKS = tuple(bytes([c]) for c in range(0x21, 0x7F) if len(split_words(f"a{chr(
 def _token_words(token: bytes) -> list[str]:
     """The words of a string without ASCII white space; ASCII letters and digits alone are one word by any reading."""
     found = [token.decode()] if token.isalnum() else split_words(token.decode())
-    return [word if len(word) <= LONGEST else "" for word in found]
+    return [word if len(word) <= LONGEST_WORD else "" for word in found]
 
 
 def encode(pieces: Iterable[bytes]) -> Encoded:
@@ -136,16 +136,16 @@ def _part(text: str) -> tuple[str, str]:
     characters = set(text)
     cut = 1 + max((text.rfind(c) for c in characters if _parts_words(c)), default=-1)
     done, rest = text[:cut], text[cut:]
-    if len(rest) > LONGEST:
+    if len(rest) > LONGEST_WORD:
         dropped = str.maketrans(dict.fromkeys(filter(_is_dropped, characters)))
-        rest = rest.translate(dropped)[: LONGEST + 1]
+        rest = rest.translate(dropped)[: LONGEST_WORD + 1]
     return done, rest
 
 
 def split_pieces(blocks: Iterable[bytes], size: int = PIECE) -> Iterator[bytes]:
     """Re-cuts valid UTF-8 text, given in any blocks, into pieces of about `size` bytes that end where a word may end.
 
-    Memory stays flat whatever the text: of a word that goes on and on only a start longer than `LONGEST` is kept.
+    Memory stays flat whatever the text: of a word that goes on and on only a start longer than `LONGEST_WORD` is kept.
     """
     held: list[bytes] = []
     amount = 0

@@ -16,13 +16,10 @@ SETTINGS = json.loads(sys.argv[1])
 def main() -> None:
     config = bert.BertConfig(**SETTINGS["shape"])
     params = bert.init(config, jax.random.key(0))
-    model = bert.Bert(config)
 
     @jax.jit
     def run(params, ids, mask):
-        positions = jax.numpy.zeros((ids.shape[0], 1), jax.numpy.int32)
-        outputs = model.apply({"params": params}, ids, mask, positions=positions)
-        return bert.logits(outputs.predictions, params["embeddings"]["word"], params["mlm"]["bias"])
+        return bert.predict(config, params, ids, mask, jax.numpy.zeros((ids.shape[0], 1), jax.numpy.int32))
 
     def once(rows: int) -> float:
         ids = np.random.default_rng(0).integers(5, config.vocab, (rows, SETTINGS["length"]), dtype=np.int32)

@@ -300,6 +300,12 @@ class Bert(nn.Module):
         return Outputs(last, embedded, hidden, scores, pooled, predictions)
 
 
+def predict(config: BertConfig, params: dict, ids: Array, mask: Array, positions: Array) -> Array:
+    """Scores of every row of the word table at positions [batch, predictions]: float32 [batch, predictions, vocab]."""
+    outputs = Bert(config).apply({"params": params}, ids, mask, positions=positions)
+    return logits(outputs.predictions, params["embeddings"]["word"], params["mlm"]["bias"])
+
+
 def init(config: BertConfig, key: Array) -> dict:
     """Random parameters: truncated normal 0.02 for tables and kernels, zeros and ones for biases and scales."""
     ids = jnp.zeros((1, 1), jnp.int32)

@@ -45,9 +45,7 @@ def fill(model: Model, text: str, top: int = 5) -> list[list[tuple[str, float]]]
 @functools.partial(jax.jit, static_argnums=0)
 def _probabilities(config, params, ids, places):
     """Of every row of the word table, at places [batch, masks] of ids [batch, length]: [batch, masks, vocab]."""
-    outputs = bert.Bert(config).apply({"params": params}, ids, jnp.ones(ids.shape, bool), positions=places)
-    scores = bert.logits(outputs.predictions, params["embeddings"]["word"], params["mlm"]["bias"])
-    return jax.nn.softmax(scores, axis=-1)
+    return jax.nn.softmax(bert.predict(config, params, ids, jnp.ones(ids.shape, bool), places), axis=-1)
 
 
 def fill_in(model: Model, text: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import torch
 import transformers
@@ -38,6 +39,22 @@ def torch_model(kind=transformers.BertForMaskedLM, seed=0, **changes):
         for name, value in model.named_parameters():
             value.normal_(0, 0.15).add_(1.0 if name.endswith("LayerNorm.weight") else 0.0)
     return model
+
+
+PREDICT = jax.jit(bert.predict, static_argnums=0)
+
+
+def check_torch_agrees(folder, config, params):
+    """Loads an exported folder in `transformers` and compares its logits with ours; returns its tokenizer's ids."""
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    rows = tokenizer(["The old sailor [MASK] the bridge.", "At noon."], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        expected = theirs(**rows).logits.numpy()
+    ids, mask = rows.input_ids.numpy(), rows.attention_mask.numpy().astype(bool)
+    found = PREDICT(config, params, ids, mask, np.broadcast_to(np.arange(ids.shape[1]), ids.shape))
+    np.testing.assert_allclose(np.asarray(found)[mask], expected[mask], atol=1e-5)
+    return ids
 
 
 def change_weights(folder, change):

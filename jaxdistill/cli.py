@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import functools
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
@@ -70,7 +71,8 @@ def _train(arguments: Sequence[str]) -> None:
         return
     from jaxdistill.train import train
 
-    result = train(experiment, where["workdir"], fallback=where["fallback"])
+    command = shlex.join(["jaxdistill", "train", *arguments])
+    result = train(experiment, where["workdir"], fallback=where["fallback"], command=command)
     if result.stopped == "SIGINT":
         raise KeyboardInterrupt
     if result.scores:
@@ -135,22 +137,14 @@ def _vocab(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from jaxdistill.data.masking import Masking
-    from jaxdistill.evaluate import score
-    from jaxdistill.export import read_model
     from jaxdistill.files import check_writable, write_json
-    from jaxdistill.inputs import read_inputs
+    from jaxdistill.measure import measure
     from jaxdistill.report import score_table
 
     if options.json:
         check_writable(options.json)
-    models = {source: read_model(source, options.role) for source in options.models}
-    for source, model in models.items():
-        if model.config.positions < options.length:
-            raise UserError(f"{source} has {model.config.positions} positions: choose a --length of at most that")
-    inputs = read_inputs(options.corpus, {name: m.vocabulary for name, m in models.items()}, options.length)
-    held_out = inputs.held_out(Masking(predictions=options.predictions), options.seed, options.rows)
-    scores = score(models, held_out, batch=options.batch)
+    names = ("role", "length", "predictions", "rows", "seed", "batch")
+    scores = measure(options.models, options.corpus, **{name: getattr(options, name) for name in names})
     print(score_table(scores))
     if options.json:
         write_json(options.json, {name: dataclasses.asdict(value) for name, value in scores.items()})
@@ -266,13 +260,13 @@ def _parser() -> argparse.ArgumentParser:
     made = command("evaluate", _evaluate, "Masked-word accuracy and perplexity of runs and Hugging Face folders.")
     made.add_argument("models", nargs="+", metavar="MODEL", help="a run's workdir, a model folder or a hub id")
     made.add_argument("--corpus", required=True, help="held-out text, prepared; compared models see the same words")
-    made.add_argument("--length", type=_at_least(3), default=128, help="positions in a row (default 128)")
-    made.add_argument("--predictions", type=_at_least(1), default=20, help="masked positions in a row (default 20)")
-    made.add_argument("--rows", type=_at_least(0), default=0, help="windows to score (default: all)")
+    made.add_argument("--length", type=_at_least(3), help="positions in a row (default: the run's, or 128)")
+    made.add_argument("--predictions", type=_at_least(1), help="masked positions in a row (default: the run's, or 20)")
+    made.add_argument("--rows", type=_at_least(0), help="windows to score, 0 for all (default: the run's, or all)")
     made.add_argument("--batch", type=_at_least(1), default=32, help="rows at a time (default 32)")
     made.add_argument("--seed", type=_at_least(0), default=0, help="of the masks (default 0)")
     made.add_argument("--json", help="also write the scores to this file")
-    run_model(made)
+    made.add_argument("--role", help="which model of a run (default: all of them)")
 
     made = command("export", _export, "Write a run's model as a Hugging Face folder.")
     made.add_argument("run", metavar="RUN", help="the run's workdir, finished or not")

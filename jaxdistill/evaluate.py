@@ -58,8 +58,7 @@ class Scores:
 @functools.partial(jax.jit, static_argnums=0)
 def _score(config: BertConfig, params, view):
     """Nats and hits at the targets of a view, both float32 [batch, predictions]."""
-    outputs = bert.Bert(config).apply({"params": params}, view["ids"], view["mask"], positions=view["positions"])
-    scores = bert.logits(outputs.predictions, params["embeddings"]["word"], params["mlm"]["bias"])
+    scores = bert.predict(config, params, view["ids"], view["mask"], view["positions"])
     return losses.cross_entropy(scores, view["targets"])
 
 
@@ -74,13 +73,14 @@ def score(
     """Measures models on the same windows and the same hidden words.
 
     Args:
-      models: by name; each name must also name a vocabulary of `held_out`.
+      models: by name; the vocabulary of each must be one of those of `held_out`.
       held_out: the windows.
       batch: rows at a time.
       sharding: where the rows lie; the default device when None.
       progress: show a bar.
     """
     inputs = ("ids", "mask", "positions", "targets")
+    reads = {vocabulary.digest: name for name, vocabulary in held_out.vocabularies.items()}
     kinds = ("nats", "right", "pieces", "words_right", "word_nats", "unwritable")
     sums = {name: dict.fromkeys(kinds, 0.0) for name in models}
     words = common_words = 0
@@ -97,12 +97,13 @@ def score(
         words += int(next(iter(whole.values()))["chosen"].sum())
         common_words += int(common.sum())
         for name, model in models.items():
-            total, view = sums[name], held_out.pieces(name, index, batch)
+            vocabulary = reads[model.vocabulary.digest]
+            total, view = sums[name], held_out.pieces(vocabulary, index, batch)
             nats, right = run(model, view)
             total["nats"] += nats.sum()
             total["right"] += right.sum()
             total["pieces"] += (view["targets"] >= 0).sum()
-            view = whole[name]
+            view = whole[vocabulary]
             nats, right = run(model, view)
             slots = np.nonzero(view["words"] >= 0)
             place = slots[0], view["words"][slots]

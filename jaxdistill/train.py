@@ -57,6 +57,7 @@ def train(
     *,
     notify: Callable[[str], None] = print,
     fallback: bool = False,
+    command: str = "",
 ) -> Result:
     """Trains in a workdir; run again, it continues, or says that it is done.
 
@@ -65,6 +66,7 @@ def train(
       workdir: holds `experiment.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `scores.json`.
       notify: is told, a line at a time, what happens.
       fallback: go on from the checkpoint before one that cannot be restored.
+      command: the command line that asks for this, for the manifest and the model card.
 
     Raises:
       UserError: the workdir holds another run, is in use, or a checkpoint cannot be restored; the data do not fit; the
@@ -73,7 +75,7 @@ def train(
     workdir = pathlib.Path(workdir)
     alone = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
     with alone, compiled_programs(workdir):
-        run = _Run(experiment, workdir, notify, fallback)
+        run = _Run(experiment, workdir, notify, fallback, command)
         if run.start < run.experiment.steps:
             with signals.catching() as stopped:
                 reached = run.go_on(stopped)
@@ -109,7 +111,14 @@ def compiled_programs(workdir: pathlib.Path) -> Iterator[None]:
 class _Run:
     """A run that is open: its data, its state and its files."""
 
-    def __init__(self, experiment: Experiment, workdir: pathlib.Path, notify: Callable[[str], None], fallback: bool):
+    def __init__(
+        self,
+        experiment: Experiment,
+        workdir: pathlib.Path,
+        notify: Callable[[str], None],
+        fallback: bool,
+        command: str,
+    ):
         self.workdir, self.notify = workdir, notify
         self.vocabularies = read_vocabularies(experiment.data)
         inputs = read_inputs(experiment.data.corpus, self.vocabularies, experiment.data.length)
@@ -127,7 +136,7 @@ class _Run:
         if jax.process_index() == 0:
             for name, vocabulary in self.vocabularies.items():
                 write_tokenizer(vocabulary, workdir / VOCABULARIES / name, experiment.data.length)
-            manifest.write_manifest(workdir, current)
+            manifest.write_manifest(workdir, current | {"command": command})
         self.start = 0
         if self.checkpoints.steps():
             self.state |= self.checkpoints.restore(abstract(steps.kept(self.state)), fallback=fallback)
@@ -181,18 +190,16 @@ class _Run:
         return number
 
     def finish(self) -> Result:
-        """Scores the finished run on the held-out corpus, once, and keeps the scores."""
+        """Scores the finished run on the held-out corpus, once for each number of rows, and keeps the scores."""
         path, total = self.workdir / SCORES, self.experiment.steps
         if not self.experiment.data.held_out:
             self.notify(f"done: {total:,} steps")
             return Result(total, True)
-        digest = self._held_out.corpus.digest
+        rows = self.experiment.run.score_rows
+        key = {"corpus": self._held_out.corpus.digest, "rows": rows, "step": total}
         saved = files.read_json(path) if path.exists() else {}
-        if saved.get("corpus") != digest:
-            scores = {
-                role: dataclasses.asdict(score) for role, score in self._score(self.experiment.run.score_rows).items()
-            }
-            saved = {"corpus": digest, "step": total, "scores": scores}
+        if {name: saved.get(name) for name in key} != key:
+            saved = key | {"scores": {role: dataclasses.asdict(score) for role, score in self._score(rows).items()}}
             if jax.process_index() == 0:
                 files.write_json(path, saved)
         self.notify(f"done: {total:,} steps; held-out scores are in {path}")

@@ -420,7 +420,7 @@ def test_a_place_without_a_name(refused, arguments, tmp_path, monkeypatch):
 
 
 def test_scores_that_could_not_be_written_are_not_computed(refused, tiny_inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxdistill.export.read_model", None)
+    monkeypatch.setattr("jaxdistill.measure.measure", None)
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("in the way")
     options = ("evaluate", tiny_inputs.teacher, "--corpus", tiny_inputs.held_out, "--json")

@@ -148,6 +148,14 @@ def test_a_finished_run_says_so_and_stays(tiny_inputs, whole, monkeypatch):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_finished_run_is_scored_again_on_other_rows(tiny_inputs, whole, tmp_path):
+    workdir = shutil.copytree(whole[0], tmp_path / "again", symlinks=True)
+    result, _ = train(one_device(tiny_inputs, {"score_rows": 5}, held_out=str(tiny_inputs.held_out)), workdir)
+    saved = json.loads((workdir / "scores.json").read_text())
+    assert saved["rows"] == 5 and saved["scores"]["student"]["words"] == result.scores["student"].words
+    assert result.scores["student"].words < whole[1].scores["student"].words
+
+
 def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(tiny_inputs, whole, stopped, half, goal):
     assert f"stopped by SIGTERM after step {STOP}, which is saved; the same command continues" in stopped[1]
     assert Checkpoints(half / "checkpoints", readonly=True).steps() == [2, STOP]

@@ -1,0 +1,94 @@
+"""Runs and model folders side by side on held-out text."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxdistill import manifest
+from jaxdistill.data.masking import Masking
+from jaxdistill.data.vocab import read_vocabulary
+from jaxdistill.errors import UserError
+from jaxdistill.evaluate import Model, Scores, score
+from jaxdistill.export import is_run, read_model
+from jaxdistill.inputs import read_inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How models are measured.
+
+    Attributes:
+      length: positions in a row.
+      masking: what is masked.
+      rows: how many windows; 0 takes all.
+    """
+
+    length: int = 128
+    masking: Masking = dataclasses.field(default_factory=Masking)
+    rows: int = 0
+
+
+def setting_of(config: Mapping[str, Any]) -> Setting:
+    """How a run is measured at its end, from the config in its manifest."""
+    masking = {name: value for name, value in config["data"]["masking"].items() if name != "type"}
+    return Setting(config["data"]["length"], Masking(**masking | {"whole_words": False}), config["run"]["score_rows"])
+
+
+def measure(
+    sources: Sequence[str | os.PathLike],
+    corpus: str | os.PathLike,
+    *,
+    role: str | None = None,
+    length: int | None = None,
+    predictions: int | None = None,
+    rows: int | None = None,
+    seed: int = 0,
+    batch: int = 32,
+) -> dict[str, Scores]:
+    """Scores models on the same windows and the same hidden words.
+
+    A run is measured as at its end: every model of it, on windows that fit under all of its vocabularies, by its own
+    length, masking and number of windows. With several runs those of the first hold; without any, `Setting`'s.
+
+    Args:
+      sources: workdirs of runs, Hugging Face folders, hub ids.
+      corpus: held-out text, prepared.
+      role: which model of each run; all when None.
+      length: positions in a row.
+      predictions: masked positions in a row, at most.
+      rows: windows to score; 0 takes all.
+      seed: of the masks.
+      batch: rows at a time.
+
+    Returns:
+      Scores by source; by `SOURCE ROLE` where a run has several models.
+
+    Raises:
+      UserError: a source or the corpus can't be read, or a model has fewer positions than a row.
+    """
+    models: dict[str, Model] = {}
+    vocabularies, settings = {}, []
+    for source in map(str, sources):
+        if not is_run(source):
+            models[source] = read_model(source)
+            continue
+        config = manifest.read_manifest(source)["config"]
+        roles = [role] if role else list(config["models"])
+        for name in roles:
+            models[source if len(roles) == 1 else f"{source} {name}"] = read_model(source, name)
+        for name in config["data"]["vocabularies"]:
+            vocabulary = read_vocabulary(pathlib.Path(source) / "vocabularies" / name)
+            vocabularies[vocabulary.digest] = vocabulary
+        settings.append(setting_of(config))
+    vocabularies |= {model.vocabulary.digest: model.vocabulary for model in models.values()}
+    setting = settings[0] if settings else Setting()
+    length = length or setting.length
+    for name, model in models.items():
+        if model.config.positions < length:
+            raise UserError(f"{name} has {model.config.positions} positions: choose a --length of at most that")
+    masking = dataclasses.replace(setting.masking, predictions=predictions or setting.masking.predictions)
+    inputs = read_inputs(corpus, vocabularies, length)
+    held_out = inputs.held_out(masking, seed, setting.rows if rows is None else rows)
+    return score(models, held_out, batch=batch)

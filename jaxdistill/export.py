@@ -3,12 +3,13 @@
 import dataclasses
 import os
 import pathlib
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-from jaxdistill import bert, files, manifest, model_card, tree
+from jaxdistill import bert, files, manifest, tree
 from jaxdistill import step as steps
 from jaxdistill.bert import BertConfig
 from jaxdistill.checkpoint import Checkpoints
@@ -17,6 +18,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.evaluate import Model
 from jaxdistill.hf import read_hf, write_hf
 from jaxdistill.initial import recorded
+from jaxdistill.model_card import Facts, Measured, model_card
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,6 +111,7 @@ def export(
     step: int | None = None,
     dtype: str = "float32",
     replace: bool = False,
+    measured: Measured | None = None,
     notify: Callable[[str], None] = print,
 ) -> None:
     """Writes a model of a run as a folder that `transformers` loads, with its tokenizer and model card.
@@ -120,39 +123,50 @@ def export(
       step: which checkpoint; the newest when None.
       dtype: `float32` or `float16`.
       replace: replace a folder that is no export of ours.
+      measured: scores for the model card, instead of those that the run ended with.
       notify: is told what was written.
 
     Raises:
       UserError: see `read_run` and `write_hf`.
     """
     found = read_run(workdir, role, step)
-    total = found.manifest["config"]["steps"]
+    asked = found.manifest["config"]
+    facts = _facts(found, pathlib.Path(out).name, dtype, measured or _measured(workdir, found))
     write_hf(
         out,
         found.config,
         found.params,
         found.vocabulary,
-        _card(workdir, out, found, dtype),
+        lambda size: model_card(dataclasses.replace(facts, file_bytes=size)),
+        max_length=asked["data"]["length"],
         dtype=dtype,
         replace=replace,
     )
+    total = asked["steps"]
     state = "" if found.step == total else f", unfinished: step {found.step:,} of {total:,}"
     notify(f"wrote the {found.role} to {out} ({bert.parameter_count(found.config):,} parameters, {dtype}{state})")
 
 
-def _card(workdir: str | os.PathLike, out: str | os.PathLike, found: Trained, dtype: str) -> str:
-    """The model card, from the run's manifest and the scores of its last step."""
-    role = found.role
-    asked, scores_path = found.manifest["config"], pathlib.Path(workdir) / "scores.json"
-    scored = files.read_json(scores_path) if scores_path.is_file() else {}
-    scores = scored["scores"] if scored.get("step") == found.step else {}
+def _measured(workdir: str | os.PathLike, found: Trained) -> Measured | None:
+    """The scores that a run ended with, if it ended with this step."""
+    asked, path = found.manifest["config"], pathlib.Path(workdir) / "scores.json"
+    saved = files.read_json(path) if path.is_file() else {}
+    if (saved.get("step"), saved.get("rows")) != (found.step, asked["run"]["score_rows"]):
+        return None
+    command = ["jaxdistill", "evaluate", os.fspath(workdir), "--corpus", asked["data"]["held_out"]]
+    return Measured(saved["scores"], f"held-out corpus {saved['corpus'][:12]}", shlex.join(command))
+
+
+def _facts(found: Trained, name: str, dtype: str, measured: Measured | None) -> Facts:
+    asked, role = found.manifest["config"], found.role
     method, _, variant = asked["name"].partition("/")
     base = "teacher" if "teacher" in asked["models"] else role
     start = asked["start"][base] if asked["start"][base]["type"] == "FromHuggingFace" else {}
-    facts = model_card.Facts(
-        name=pathlib.Path(out).name,
+    return Facts(
+        name=name,
         config=found.config,
         vocabulary=found.vocabulary.size,
+        length=asked["data"]["length"],
         step=found.step,
         steps=asked["steps"],
         method=method,
@@ -161,11 +175,10 @@ def _card(workdir: str | os.PathLike, out: str | os.PathLike, found: Trained, dt
         base_model=start.get("source"),
         base_revision=start.get("revision"),
         base_parameters=bert.parameter_count(_shape(found.manifest, base)) if start and base != role else None,
-        corpus_sha256=found.manifest["data"].get("corpus"),
+        corpus=pathlib.Path(asked["data"]["corpus"]).name,
+        corpus_sha256=found.manifest["data"]["corpus"],
         dtype=dtype,
-        scores=scores,
-        scores_on=f"held-out corpus {scored['corpus'][:12]}" if scores else None,
-        scores_command=f"jaxdistill evaluate {workdir} --corpus HELD_OUT" if scores else None,
+        measured=measured,
+        command=found.manifest.get("command"),
         versions={name: version for name, version in found.manifest["packages"].items() if version},
     )
-    return model_card.model_card(facts)

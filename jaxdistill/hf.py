@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -199,10 +199,10 @@ def write_hf(
     config: BertConfig,
     params: tree.Tree,
     vocabulary: Vocabulary | None,
-    card: str | None = None,
+    card: Callable[[int], str] | None = None,
     *,
+    max_length: int = 0,
     dtype: str = "float32",
-    extra: Mapping[str, str] | None = None,
     replace: bool = False,
 ) -> None:
     """Writes a folder that `transformers` loads: weights, config, tokenizer and model card; it appears whole or not.
@@ -217,42 +217,38 @@ def write_hf(
       config: the model's shape.
       params: its parameters.
       vocabulary: its tokenizer; None writes none.
-      card: text of README.md; None writes none.
+      card: makes README.md from the weights' size in bytes; None writes none.
+      max_length: the tokenizer's `model_max_length`, where the model is good for less than all of its positions.
       dtype: `float32` or `float16`.
-      extra: further text files, name → content.
       replace: replace whatever is in the folder.
 
     Raises:
       UserError: parameters and config disagree, a number is not finite in `dtype`, or the folder holds something else.
     """
     folder = pathlib.Path(folder)
-    extra = dict(extra or {})
     if dtype not in ("float32", "float16"):
         raise UserError(f"a folder in {dtype}: choose float32 or float16")
-    misplaced = [name for name in extra if name in _OURS or pathlib.PurePath(name).name != name]
-    if misplaced:
-        raise UserError(f"{misplaced[0]!r} can't be the name of a further file in {folder}")
     if vocabulary is not None and vocabulary.size > config.vocab:
         raise UserError(f"the vocabulary has {vocabulary.size} pieces, the model only {config.vocab} rows")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another folder for the model")
     if not replace:
-        _check_free(folder, (*_OURS, *extra))
+        _check_free(folder)
     arrays = _arrays(config, params, dtype)
     with hf_files.whole_folder(folder) as made:
         save_file(arrays, made / hf_files.WEIGHTS, metadata={"format": "pt"})
         write_json(made / "config.json", hf_names.config_json(config, vocabulary, dtype))
         if vocabulary is not None:
-            write_tokenizer(vocabulary, made, config.positions)
-        for name, text in (extra if card is None else {"README.md": card} | extra).items():
-            write_text(made / name, text)
+            write_tokenizer(vocabulary, made, max_length or config.positions)
+        if card is not None:
+            write_text(made / "README.md", card((made / hf_files.WEIGHTS).stat().st_size))
 
 
-def _check_free(folder: pathlib.Path, names: Sequence[str]) -> None:
+def _check_free(folder: pathlib.Path) -> None:
     """Raises UserError if the folder holds anything but an export of ours."""
     held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     ours = "config.json" in held and hf_names.MARK in read_json(folder / "config.json")
-    foreign = [name for name in held if name not in names]
+    foreign = [name for name in held if name not in _OURS]
     if held and (foreign or not ours):
         names = hf_files.listing(foreign if ours else held)
         raise UserError(

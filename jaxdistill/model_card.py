@@ -9,6 +9,21 @@ from jaxdistill.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
+class Measured:
+    """A table of scores.
+
+    Attributes:
+      scores: model → measure → value. All models need the same measures.
+      on: the text that they were measured on.
+      command: prints them again.
+    """
+
+    scores: Mapping[str, Mapping[str, float]]
+    on: str
+    command: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Facts:
     """What is known of a trained model; what is None is not mentioned.
 
@@ -16,6 +31,7 @@ class Facts:
       name: what the model is called.
       config: its shape.
       vocabulary: pieces of its vocabulary.
+      length: positions in the rows that it was trained on.
       step: training steps behind these weights.
       steps: training steps the run was to take.
       method: how it was trained, e.g. `mixed-vocabulary distillation (arXiv 1909.11687)`.
@@ -24,22 +40,19 @@ class Facts:
       base_model: the teacher that it was distilled from, a folder or a hub id; for a teacher, the weights it began as.
       base_revision: the hub's commit of it; None says that it is no hub id.
       base_parameters: how many parameters that has.
-      corpus: a few words on the training text.
+      corpus: what the training text is called.
       corpus_sha256: the hash in the corpus's manifest.
       dtype: type of the numbers in the file.
       file_bytes: size of model.safetensors.
-      scores: a table: model → measure → value. All models need the same measures.
-      scores_on: the text or task that the scores were measured on.
-      scores_command: the command that measured them.
+      measured: its scores, and those of what it is to be compared with.
       command: the command that trained the model.
       versions: package → version.
-      licence: an identifier of the hub's (`apache-2.0`), if the one who exports gave one.
-      language: a language code (`en`), if the one who exports gave one.
     """
 
     name: str
     config: BertConfig
     vocabulary: int
+    length: int
     step: int
     steps: int
     method: str
@@ -52,13 +65,9 @@ class Facts:
     corpus_sha256: str | None = None
     dtype: str = "float32"
     file_bytes: int | None = None
-    scores: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
-    scores_on: str | None = None
-    scores_command: str | None = None
+    measured: Measured | None = None
     command: str | None = None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    licence: str | None = None
-    language: str | None = None
 
 
 def model_card(facts: Facts) -> str:
@@ -68,8 +77,8 @@ def model_card(facts: Facts) -> str:
       UserError: the rows of the score table have different measures.
     """
     sections = [_front_matter(facts), f"# {_line(facts.name)}", _summary(facts), _table(_training(facts))]
-    if facts.scores:
-        sections += ["## Measured", _scores(facts)]
+    if facts.measured:
+        sections += ["## Measured", _scores(facts.measured)]
     sections += ["## How to load", _loading(facts), "## Use and limits", _limits(facts)]
     if facts.command:
         sections += ["## How it was made", _block(facts.command)]
@@ -87,10 +96,6 @@ def _front_matter(facts: Facts) -> str:
     }
     if facts.base_model is not None and facts.base_revision is not None:
         content["base_model"] = facts.base_model
-    if facts.licence is not None:
-        content["license"] = facts.licence
-    if facts.language is not None:
-        content["language"] = facts.language
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in content.items()), "---"])
 
 
@@ -100,8 +105,8 @@ def _summary(facts: Facts) -> str:
     made = "was made by" if facts.role == "model" else f"is the {facts.role} of"
     text = (
         f"A BERT encoder {head}: {config.layers} layers × {config.hidden}, {config.heads} attention heads, "
-        f"{parameter_count(config):,} parameters, {facts.vocabulary:,} WordPieces, at most {config.positions} pieces a "
-        f"text. It {made}: {_line(facts.method)}" + (f", variant `{facts.variant}`." if facts.variant else ".")
+        f"{parameter_count(config):,} parameters, {facts.vocabulary:,} WordPieces, trained on rows of {facts.length} "
+        f"pieces. It {made}: {_line(facts.method)}" + (f", variant `{facts.variant}`." if facts.variant else ".")
     )
     if facts.step < facts.steps:
         text += f"\n\n**Unfinished:** these are the weights after step {facts.step:,} of {facts.steps:,}."
@@ -126,22 +131,17 @@ def _training(facts: Facts) -> dict[str, str]:
     return rows
 
 
-def _scores(facts: Facts) -> str:
-    measures = list(next(iter(facts.scores.values())))
-    for model, row in facts.scores.items():
+def _scores(measured: Measured) -> str:
+    measures = list(next(iter(measured.scores.values())))
+    for model, row in measured.scores.items():
         if list(row) != measures:
             raise UserError(f"the scores of {model!r} are {list(row)}, those of the first row {measures}")
     lines = ["| model | " + " | ".join(map(_cell, measures)) + " |", "|---|" + "---:|" * len(measures)]
     lines += [
         f"| {_cell(model)} | " + " | ".join(f"{value:.4g}" for value in row.values()) + " |"
-        for model, row in facts.scores.items()
+        for model, row in measured.scores.items()
     ]
-    parts = ["\n".join(lines)]
-    if facts.scores_on is not None:
-        parts.insert(0, f"On {_line(facts.scores_on)}:")
-    if facts.scores_command is not None:
-        parts += ["Measured by", _block(facts.scores_command)]
-    return "\n\n".join(parts)
+    return "\n\n".join([f"On {_line(measured.on)}:", "\n".join(lines), "Measured by", _block(measured.command)])
 
 
 def _loading(facts: Facts) -> str:
@@ -162,12 +162,14 @@ def _loading(facts: Facts) -> str:
 
 def _limits(facts: Facts) -> str:
     purpose = "fills `[MASK]`s and is a start for fine-tuning" if facts.config.mlm else "is a start for fine-tuning"
+    beyond = facts.config.positions > facts.length
+    further = f", and its positions beyond that, up to {facts.config.positions}, were not trained" if beyond else ""
     return (
         f"The model {purpose}. Nothing beyond the figures on this page was measured: neither tasks, nor other kinds of "
-        f"text or languages, nor the biases that it takes from its text and its base model. Texts longer than "
-        f"{facts.config.positions} pieces must be cut. "
-        + ("" if facts.licence else "Its licence depends on those of its text and its base model; none is stated here.")
-    ).strip()
+        "text or languages, nor the biases that it takes from its text and its base model. Texts longer than "
+        f"{facts.length} pieces must be cut: it was trained on none{further}. Its licence depends on those of its text "
+        "and its base model; none is stated here."
+    )
 
 
 def _table(rows: Mapping[str, str]) -> str:

@@ -1,19 +1,24 @@
 import dataclasses
 import json
+import re
+import shlex
 import shutil
 
 import jax
 import numpy as np
 import pytest
-import torch
 import transformers
+from hf_folders import check_torch_agrees
 
-from jaxdistill import bert, hf, tree
+from jaxdistill import bert, cli, hf, tree
 from jaxdistill import step as steps
 from jaxdistill.data.corpus import open_corpus
 from jaxdistill.errors import UserError
 from jaxdistill.export import export, is_run, read_model, read_run
+from jaxdistill.measure import measure
 from jaxdistill.train import train
+
+COMMAND = "jaxdistill train extreme --workdir RUN"
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +26,8 @@ def run(tiny_inputs, tmp_path_factory):
     """A finished run whose checkpoints of steps 2 and 4 are kept, with its held-out scores."""
     workdir = tmp_path_factory.mktemp("export") / "run"
     changes = {"variant": "dual", "steps": 4, "held_out": str(tiny_inputs.held_out), "run": {"devices": 1}}
-    scores = train(tiny_inputs.experiment(**changes), workdir, notify=lambda line: None).scores
+    made = tiny_inputs.experiment(**changes, positions=20)
+    scores = train(made, workdir, notify=lambda line: None, command=COMMAND).scores
     return workdir, {role: dataclasses.asdict(score) for role, score in scores.items()}
 
 
@@ -29,22 +35,7 @@ def run(tiny_inputs, tmp_path_factory):
 def test_torch_computes_what_we_compute(run, tmp_path, role):
     export(run[0], tmp_path / "model", role=role, notify=lambda line: None)
     found = read_run(run[0], role)
-    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "model").eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
-    rows = tokenizer(["The old sailor [MASK] the bridge.", "At noon."], return_tensors="pt", padding=True)
-    assert rows.input_ids.max() < found.vocabulary.size
-    with torch.no_grad():
-        expected = theirs(**rows).logits.numpy()
-    ids, mask = rows.input_ids.numpy(), rows.attention_mask.numpy().astype(bool)
-    places = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-
-    @jax.jit
-    def logits(params):
-        outputs = bert.Bert(found.config).apply({"params": params}, ids, mask, positions=places)
-        return bert.logits(outputs.predictions, params["embeddings"]["word"], params["mlm"]["bias"])
-
-    ours = logits(found.params)
-    np.testing.assert_allclose(np.asarray(ours)[mask], expected[mask], atol=1e-5)
+    assert check_torch_agrees(tmp_path / "model", found.config, found.params).max() < found.vocabulary.size
 
 
 def test_the_teacher_keeps_its_own_vocabulary_and_has_learnt(run, tmp_path, tiny_inputs):
@@ -64,13 +55,32 @@ def test_the_card_has_what_was_measured(run, tmp_path, tiny_inputs):
         assert f"| {role} | " + " | ".join(f"{value:.4g}" for value in score.values()) + " |" in card
     saved = json.loads((workdir / "scores.json").read_text())
     assert f"held-out corpus {saved['corpus'][:12]}" in card
+    assert f"| Text | {tiny_inputs.corpus.name} |" in card and COMMAND in card
     assert open_corpus(tiny_inputs.corpus).manifest["digest"] in card
+    assert f"float32, {(tmp_path / 'model' / 'model.safetensors').stat().st_size:,} bytes" in card
+    assert "Texts longer than 16 pieces must be cut" in card and "up to 20, were not trained" in card
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "model").model_max_length == 16
     assert f"`{tiny_inputs.teacher}`" in card and "variant `dual`" in card and "60 WordPieces" in card
     student, teacher = (bert.parameter_count(read_run(workdir, role).config) for role in ("student", "teacher"))
     assert f"{student:,} parameters" in card and f"{teacher:,} parameters" in card
     assert f"{teacher / student:.1f}x fewer parameters" in card
     assert "4 of 4" in card and "Unfinished" not in card
     assert lines == [f"wrote the student to {tmp_path / 'model'} ({student:,} parameters, float32)"]
+
+
+def test_the_command_on_the_card_prints_its_figures_again(run, tmp_path):
+    workdir, scores = run
+    export(workdir, tmp_path / "model", notify=lambda line: None)
+    card = (tmp_path / "model" / "README.md").read_text()
+    program, *arguments = shlex.split(re.search(r"Measured by\n\n```\n(.*)\n```", card)[1])
+    assert program == "jaxdistill" and cli.main([*arguments, "--json", str(tmp_path / "again.json")]) == 0
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again.keys() == {f"{workdir} {role}" for role in scores}
+    for role, score in scores.items():
+        assert again[f"{workdir} {role}"] == pytest.approx(score, rel=1e-5), role
+    assert (
+        0 < scores["student"]["words"] < measure([workdir], arguments[-1], rows=0, role="student")[str(workdir)].words
+    )
 
 
 def test_the_card_of_a_teacher_names_what_it_began_as(run, tmp_path, tiny_inputs):

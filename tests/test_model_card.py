@@ -8,10 +8,10 @@ import yaml
 
 from jaxdistill.bert import BertConfig
 from jaxdistill.errors import UserError
-from jaxdistill.model_card import Facts, model_card
+from jaxdistill.model_card import Facts, Measured, model_card
 
 CONFIG = BertConfig(vocab=4928, hidden=48, layers=12, heads=12, ffn=192, positions=128)
-BARE = Facts(name="tiny", config=CONFIG, vocabulary=4928, step=1000, steps=1000, method="masked language modelling")
+BARE = Facts("tiny", CONFIG, vocabulary=4928, length=128, step=1000, steps=1000, method="masked language modelling")
 FULL = dataclasses.replace(
     BARE,
     method="mixed-vocabulary distillation",
@@ -23,17 +23,17 @@ FULL = dataclasses.replace(
     corpus_sha256="feed" * 16,
     dtype="float16",
     file_bytes=1_182_000,
-    scores={
-        "teacher": {"per piece": 0.5123456, "per word": 0.4},
-        "alone": {"per piece": 0.21, "per word": 0.15},
-        "distilled": {"per piece": 0.25, "per word": 0.18},
-    },
-    scores_on="held-out text",
-    scores_command="jaxdistill evaluate RUN --corpus HELD_OUT",
+    measured=Measured(
+        {
+            "teacher": {"per piece": 0.5123456, "per word": 0.4},
+            "alone": {"per piece": 0.21, "per word": 0.15},
+            "distilled": {"per piece": 0.25, "per word": 0.18},
+        },
+        "held-out text",
+        "jaxdistill evaluate RUN --corpus HELD_OUT",
+    ),
     command="jaxdistill train extreme --workdir RUN",
     versions={"jaxdistill": "0.1.0", "jax": "0.10.2"},
-    licence="apache-2.0",
-    language="en",
 )
 
 
@@ -49,8 +49,6 @@ def test_a_full_card_holds_every_fact():
         "pipeline_tag": "fill-mask",
         "tags": ["bert", "distillation", "jaxdistill"],
         "base_model": "owner/teacher",
-        "license": "apache-2.0",
-        "language": "en",
     }
     for fact in (
         "# tiny",
@@ -70,10 +68,12 @@ def test_a_full_card_holds_every_fact():
         "jaxdistill evaluate RUN --corpus HELD_OUT",
         "jaxdistill train extreme --workdir RUN",
         "jaxdistill 0.1.0, jax 0.10.2",
-        "at most 128 pieces",
+        "trained on rows of 128 pieces",
+        "Texts longer than 128 pieces must be cut: it was trained on none.",
+        "none is stated here",
     ):
         assert fact in card, fact
-    assert "Unfinished" not in card and "licence" not in card
+    assert "Unfinished" not in card
 
 
 def test_a_bare_card_invents_nothing():
@@ -81,12 +81,18 @@ def test_a_bare_card_invents_nothing():
     assert set(front_matter(card)) == {"library_name", "pipeline_tag", "tags"}
     for word in ("None", "Base model", "SHA-256", "Measured", "Compression", "variant", "Made with", "How it was made"):
         assert word not in card, word
-    assert "none is stated here" in card
+
+
+def test_positions_that_did_not_train_are_not_for_use():
+    card = model_card(dataclasses.replace(BARE, length=64))
+    assert "trained on rows of 64 pieces" in card
+    assert "Texts longer than 64 pieces must be cut: it was trained on none, and its positions beyond that" in card
+    assert "up to 128, were not trained" in card
 
 
 def test_the_hub_reads_the_card():
     data = huggingface_hub.ModelCard(model_card(FULL)).data
-    assert data.base_model == "owner/teacher" and data.license == "apache-2.0"
+    assert data.base_model == "owner/teacher" and data.pipeline_tag == "fill-mask"
 
 
 def test_a_folder_is_no_base_model_of_the_hub():
@@ -107,13 +113,13 @@ def test_a_model_without_a_head_fills_no_masks():
 
 def test_odd_text_cannot_break_the_card():
     odd = 'a: "b"\n---\n# c | d'
-    card = model_card(dataclasses.replace(FULL, name=odd, base_model=odd, command="echo '```'", licence=odd))
+    card = model_card(dataclasses.replace(FULL, name=odd, base_model=odd, command="echo '```'"))
     assert front_matter(card)["base_model"] == odd
-    assert huggingface_hub.ModelCard(card).data.license == odd
+    assert huggingface_hub.ModelCard(card).data.base_model == odd
     assert "````\necho '```'\n````" in card
 
 
 def test_scores_of_different_measures_make_no_table():
     scores = {"one": {"per piece": 0.1}, "other": {"per word": 0.2}}
     with pytest.raises(UserError, match="the scores of 'other'"):
-        model_card(dataclasses.replace(FULL, scores=scores))
+        model_card(dataclasses.replace(FULL, measured=Measured(scores, "text", "command")))

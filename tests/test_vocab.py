@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import pathlib
 import sys
@@ -9,7 +10,11 @@ import pytest
 import tokenizers
 import transformers
 
+from jaxdistill.data.corpus import open_corpus, prepare
+from jaxdistill.data.documentation import documentation
 from jaxdistill.data.vocab import SPECIALS, Vocabulary, cut, read_vocabulary, write_tokenizer
+from jaxdistill.data.windows import expand
+from jaxdistill.data.wordpiece import learn_vocabulary
 from jaxdistill.errors import UserError
 
 WORDS = (
@@ -46,7 +51,7 @@ def vocabulary_of(text: str, **settings) -> Vocabulary:
 
 
 def real_lines(limit: int = 3000) -> list[str]:
-    """Real text that every installation has: the sources of the standard library and of transformers' documentation."""
+    """Real lines that every installation has, of code and comments: sources of the standard library."""
     lines = []
     for name in ("argparse", "typing", "decimal", "turtle", "inspect"):
         __import__(name)
@@ -172,6 +177,30 @@ def test_transformers_loads_what_we_write(tmp_path, settings):
     (tmp_path / "made" / "tokenizer.json").unlink()
     assert transformers.BertTokenizer.from_pretrained(tmp_path / "made")(lines)["input_ids"] == ours
     assert read_vocabulary(tmp_path / "made") == vocabulary
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory):
+    """10,000 lines of the documentation in the installed packages, and a corpus that has each as a document."""
+    lines = list(itertools.islice((line for _, text in documentation() for line in text.splitlines()), 10_000))
+    folder = tmp_path_factory.mktemp("documented")
+    (folder / "text.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    prepare([str(folder / "text.txt")], folder / "corpus", workers=1)
+    return lines, open_corpus(folder / "corpus")
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_transformers_cuts_real_text_with_a_learnt_vocabulary_as_a_corpus_is_cut(tmp_path, documented, lowercase):
+    lines, corpus = documented
+    vocabulary = learn_vocabulary(corpus.lexicon, 2000, lowercase=lowercase)
+    pieces, lengths = expand(cut(vocabulary, corpus.lexicon.words), corpus.words.astype(np.int64))
+    ends = np.concatenate([[0], np.cumsum(lengths)])[corpus.documents]
+    ours = [pieces[start:end].tolist() for start, end in itertools.pairwise(ends)]
+    write_tokenizer(vocabulary, tmp_path, max_length=10**6)
+    theirs = transformers.BertTokenizer.from_pretrained(tmp_path)(lines)["input_ids"]
+    assert theirs == [[vocabulary.cls, *ids, vocabulary.sep] for ids in ours]
+    assert len(theirs) == 10_000 and len(np.unique(pieces)) > 1900
+    assert 0 < np.mean(pieces == vocabulary.unk) < 0.001 < 0.05 < np.mean(lengths > 1)
 
 
 def test_reads_what_transformers_writes(tmp_path):

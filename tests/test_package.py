@@ -1,9 +1,11 @@
 """A wheel built from this checkout, installed elsewhere."""
 
 import ast
+import functools
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,10 +49,10 @@ def installed(wheel, tmp_path_factory) -> pathlib.Path:
     return target
 
 
-def from_elsewhere(installed, tmp_path, *arguments):
-    """Runs Python in an empty folder, where only the installed wheel is on the path before the dependencies."""
-    env = {**os.environ, "PYTHONPATH": str(installed)}
-    return run(sys.executable, *arguments, cwd=tmp_path, env=env)
+@pytest.fixture
+def from_elsewhere(installed, tmp_path):
+    """Runs a command in an empty folder, where only the installed wheel is on the path before the dependencies."""
+    return functools.partial(run, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)})
 
 
 def test_the_wheel_holds_every_file_of_the_package(wheel):
@@ -77,14 +79,26 @@ def test_the_wheel_carries_licence_version_script_and_readme(wheel):
     assert (ROOT / "README.md").read_text().splitlines()[0] in texts["METADATA"]
 
 
-def test_the_installed_wheel_runs_in_any_folder(installed, tmp_path):
+def test_the_installed_wheel_runs_in_any_folder(installed, from_elsewhere, tmp_path):
     code = "import jaxdistill, jaxdistill.knobs as k; print(jaxdistill.__file__); print(k.folder())"
-    package, configs = from_elsewhere(installed, tmp_path, "-c", code).split()
+    package, configs = from_elsewhere(sys.executable, "-c", code).split()
     assert pathlib.Path(package) == installed / "jaxdistill" / "__init__.py"
     assert pathlib.Path(configs) == installed / "jaxdistill" / "configs"
-    assert jaxdistill.__version__ in from_elsewhere(installed, tmp_path, "-m", "jaxdistill.cli", "--version")
-    assert "--variant" in from_elsewhere(installed, tmp_path, "-m", "jaxdistill.cli", "train", "extreme", "--help")
+    assert jaxdistill.__version__ in from_elsewhere(sys.executable, "-m", "jaxdistill.cli", "--version")
+    assert "--variant" in from_elsewhere(sys.executable, "-m", "jaxdistill.cli", "train", "extreme", "--help")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_installed_command_goes_from_text_to_a_compiled_step(installed, from_elsewhere, tmp_path, tiny_corpus):
+    def command(line):
+        return from_elsewhere(str(installed / "bin" / "jaxdistill"), *shlex.split(line))
+
+    command(f"prepare '{tiny_corpus}' --out corpus --workers 1")
+    command("vocab corpus --size 60 --out vocab.txt")
+    shape = "--hidden 8 --layers 1 --heads 2 --positions 16 --length 16 --predictions 2 --batch 8"
+    said = command(f"train mlm --workdir run --corpus corpus --vocabulary vocab.txt {shape} --dry-run")
+    assert "60 pieces" in said and "bytes per device" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "vocab.txt"]
 
 
 def imported(*folders, anywhere=False):

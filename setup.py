@@ -29,7 +29,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],
-    python_requires=">=3.11,<3.15",
+    python_requires=">=3.11,<3.14",
     packages=["jaxdistill", "jaxdistill.data", "jaxdistill.configs"],
     package_dir={"jaxdistill": "jaxdistill", "jaxdistill.configs": "configs"},
     package_data={"jaxdistill": ["py.typed"]},

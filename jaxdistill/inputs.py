@@ -32,7 +32,7 @@ def read_inputs(corpus: str | os.PathLike, vocabularies: Mapping[str, Vocabulary
     """Opens a corpus, cuts its lexicon with every vocabulary and builds the windows.
 
     Raises:
-      UserError: the corpus is missing or damaged, or has no window of this length.
+      UserError: the corpus is missing or damaged, a vocabulary cannot cut it, or it has no window of this length.
     """
     opened = open_corpus(corpus)
     tables = {name: cut(vocabulary, opened.lexicon.words) for name, vocabulary in vocabularies.items()}

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import shlex
 import time
 from collections.abc import Callable, Sequence
 
@@ -21,6 +22,7 @@ from jaxdistill.experiment import Experiment, Run
 from jaxdistill.export import export, read_model
 from jaxdistill.fill import fill_in
 from jaxdistill.inputs import read_inputs
+from jaxdistill.model_card import Measured
 from jaxdistill.report import score_table
 from jaxdistill.step import flops_per_step
 from jaxdistill.train import train
@@ -77,13 +79,14 @@ def quickstart(
         notify((root / "results.txt").read_text())
         notify(f"{root} holds this quickstart, finished: nothing was done")
         return {name: Scores(**value) for name, value in files.read_json(root / "results.json").items()}
-    stage = _stages(notify)
+    stage, command = _stages(notify), _command(root, text, teacher, scale)
 
     stage("text → words")
     try:
         corpus, held_out = _corpora(root, text, notify)
     except UserError:
-        (root / "quickstart.json").unlink()  # Nothing was made of this text: other options may be tried here.
+        if not any(path.exists() for path in _texts(root)):
+            (root / "quickstart.json").unlink()  # Nothing was made of this text: other options may be tried here.
         raise
     stage("vocabularies")
     source = teacher or str(root / "teacher")
@@ -94,7 +97,7 @@ def quickstart(
         stage("a teacher, trained on the spot")
         steps = max(1, round(STEPS["teacher"] * scale))
         made = _config("mlm", vocabulary=teacher_vocabulary, steps=steps, **common, **TEACHER)
-        _train(made, root / "run-teacher", notify)
+        _train(made, root / "run-teacher", command, notify)
         export(root / "run-teacher", source, notify=notify)
 
     make = lambda variant, steps: _config(  # noqa: E731
@@ -106,26 +109,29 @@ def quickstart(
         ("dual", "the student distilled: teacher and student jointly"),
     ):
         stage(meaning)
-        _train(make(variant, steps), root / f"run-{variant}", notify)
-    folder = root / "model"
-    export(root / "run-dual", folder, notify=notify)
+        _train(make(variant, steps), root / f"run-{variant}", command, notify)
 
     stage("the same held-out words for every model")
     models = {
         "teacher": read_model(source),
         "teacher after mixed training": read_model(root / "run-dual", "teacher"),
         "student alone": read_model(root / "run-nokd"),
-        "student distilled": read_model(folder),
+        "student distilled": read_model(root / "run-dual"),
     }
-    inputs = read_inputs(held_out, {name: model.vocabulary for name, model in models.items()}, LENGTH)
-    scores = score(models, inputs.held_out(Masking(predictions=PREDICTIONS), rows=2000))
+    inputs = read_inputs(held_out, {model.vocabulary.digest: model.vocabulary for model in models.values()}, LENGTH)
+    scores = score(models, inputs.held_out(Masking(predictions=PREDICTIONS), rows=Run().score_rows))
+    table = {name: dataclasses.asdict(value) for name, value in scores.items()}
+    again = ["jaxdistill", "evaluate", source, *(str(root / name) for name in ("run-dual", "run-nokd"))]
+    measured = Measured(table, "held-out text", shlex.join([*again, "--corpus", str(held_out)]))
+    folder = root / "model"
+    export(root / "run-dual", folder, measured=measured, notify=notify)
     lines = [score_table(scores), "", *_sizes(models["teacher"].config, models["student distilled"].config), ""]
     lines += [fill_in(models["student distilled"], sentence) for sentence in SENTENCES]
     lines += ["", f"The student, in Hugging Face format: {folder}", _load_hint(folder)]
     for line in lines:
         notify(line)
     files.write_text(root / "results.txt", "\n".join(lines) + "\n")
-    files.write_json(root / "results.json", {name: dataclasses.asdict(value) for name, value in scores.items()})
+    files.write_json(root / "results.json", table)
     notify(f"all done in {(time.monotonic() - began) / 60:.1f} minutes; this table is in {root / 'results.txt'}")
     return scores
 
@@ -159,12 +165,17 @@ def _check_options(root: pathlib.Path, options: dict) -> None:
     files.write_json(path, options)
 
 
+def _texts(root: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """The file to train on and the held-out one."""
+    return root / "train.txt", root / "held-out.txt"
+
+
 def _corpora(
     root: pathlib.Path, text: Sequence[str], notify: Callable[[str], None]
 ) -> tuple[pathlib.Path, pathlib.Path]:
     """The corpus to train on and the held-out one, prepared if they are not there."""
     corpora = root / "corpus", root / "held-out"
-    paths = root / "train.txt", root / "held-out.txt"
+    paths = _texts(root)
     if not all(path.exists() for path in paths):
         notify(f"reading {', '.join(map(str, text)) or 'the documentation inside the installed packages'}")
         if text:
@@ -193,10 +204,18 @@ def _config(name: str, **values) -> Experiment:
     return knobs.load(name)(**values)
 
 
-def _train(experiment: Experiment, workdir: pathlib.Path, notify: Callable[[str], None]) -> None:
+def _command(root: pathlib.Path, text: Sequence[str], teacher: str, scale: float) -> str:
+    """The command line of this quickstart."""
+    options = ["--text", *map(str, text)] if text else []
+    options += ["--teacher", teacher] if teacher else []
+    options += ["--scale", str(scale)] if scale != 1 else []
+    return shlex.join(["jaxdistill", "quickstart", "--workdir", str(root), *options])
+
+
+def _train(experiment: Experiment, workdir: pathlib.Path, command: str, notify: Callable[[str], None]) -> None:
     steps = experiment.steps
     run = Run(log_every=max(1, steps // 50), save_every=max(1, steps // 4))
-    if not train(dataclasses.replace(experiment, run=run), workdir, notify=notify).finished:
+    if not train(dataclasses.replace(experiment, run=run), workdir, notify=notify, command=command).finished:
         raise KeyboardInterrupt
 
 

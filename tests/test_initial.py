@@ -41,5 +41,5 @@ def test_the_rest_starts_as_bert_does():
 
 def test_heads_of_an_odd_size_are_refused():
     shape = bert.BertConfig(vocab=30, hidden=6, layers=1, heads=2, ffn=6, positions=8)
-    with pytest.raises(UserError, match="size 3.*must be even"):
+    with pytest.raises(UserError, match=r"size 3.*must be even"):
         Random(neighbours=True)(shape, jax.random.key(0))

@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import re
 
 import pytest
 
@@ -68,6 +69,11 @@ def test_imports_point_downward(module):
     assert level is not None, f"jaxdistill/{module}.py is in no layer: add it to LAYERS and to docs/design.md"
     above = {name for name in own(MODULES[module]) if layer(name) is None or layer(name) > level}
     assert not above, f"jaxdistill/{module}.py imports {above} from a layer above its own"
+
+
+def test_the_design_names_every_module():
+    named = set(re.findall(r"\w+", (ROOT.parent / "docs" / "design.md").read_text(encoding="utf-8")))
+    assert {module.rpartition("/")[2] for module in MODULES} <= named
 
 
 def test_imports_have_no_circle():

@@ -179,7 +179,7 @@ class _Run:
                 values |= self._speed(timed, *clock.lap())
                 if scores:
                     values |= self._held_out_values()
-                if saves and "student" in experiment.models:
+                if "student" in experiment.models and (number % run.save_every == 0 or number == experiment.steps):
                     values |= self._kernel_gradients(self.state, batch)
                 if log:
                     log.write(number, values)

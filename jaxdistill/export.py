@@ -162,6 +162,7 @@ def _facts(found: Trained, name: str, dtype: str, measured: Measured | None) -> 
     method, _, variant = asked["name"].partition("/")
     base = "teacher" if "teacher" in asked["models"] else role
     start = asked["start"][base] if asked["start"][base]["type"] == "FromHuggingFace" else {}
+    versions = {name: found.manifest[name] for name in ("jaxdistill", "python")} | found.manifest["packages"]
     return Facts(
         name=name,
         config=found.config,
@@ -180,5 +181,5 @@ def _facts(found: Trained, name: str, dtype: str, measured: Measured | None) -> 
         dtype=dtype,
         measured=measured,
         command=found.manifest.get("command"),
-        versions={name: version for name, version in found.manifest["packages"].items() if version},
+        versions={name: version for name, version in versions.items() if version},
     )

@@ -10,6 +10,7 @@ import pytest
 import transformers
 from hf_folders import check_torch_agrees
 
+import jaxdistill
 from jaxdistill import bert, cli, hf, tree
 from jaxdistill import step as steps
 from jaxdistill.data.corpus import open_corpus
@@ -65,6 +66,7 @@ def test_the_card_has_what_was_measured(run, tmp_path, tiny_inputs):
     assert f"{student:,} parameters" in card and f"{teacher:,} parameters" in card
     assert f"{teacher / student:.1f}x fewer parameters" in card
     assert "4 of 4" in card and "Unfinished" not in card
+    assert f"Made with jaxdistill {jaxdistill.__version__}, python 3." in card and f"jax {jax.__version__}" in card
     assert lines == [f"wrote the student to {tmp_path / 'model'} ({student:,} parameters, float32)"]
 
 

@@ -2,6 +2,9 @@
 
 import math
 import os
+import pathlib
+import re
+from collections.abc import Iterator
 
 import jax
 
@@ -46,8 +49,44 @@ def device_bytes(device: jax.Device) -> int:
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return free // len([other for other in jax.local_devices() if other.platform == device.platform])
+    return available_bytes() // len([other for other in jax.local_devices() if other.platform == device.platform])
+
+
+def available_bytes(root: pathlib.Path = pathlib.Path("/")) -> int:
+    """Bytes of main memory to be had now, within the limits of our control groups; off Linux, half of the machine's.
+
+    The page cache gives way, so it counts as free. Folders are those below `root`.
+    """
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", _text(root / "proc/meminfo"), re.M)
+    if not found:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return min([1024 * int(found[1]), *_group_rooms(root)])
+
+
+def _group_rooms(root: pathlib.Path) -> Iterator[int]:
+    """What each limit on a control group of this process leaves, of version 1 or 2."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, kinds, path = line.split(":", 2)
+        top = root / "sys/fs/cgroup"
+        if not kinds:
+            limit, use = "memory.max", "memory.current"
+        elif "memory" in kinds.split(","):
+            top, limit, use = top / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        own = top / path.strip("/")
+        for folder in (own, *own.parents):
+            most, used = _text(folder / limit).strip(), _text(folder / use).strip()
+            if folder.is_relative_to(top) and most.isdigit() and used.isdigit():
+                cache = re.findall(r"^(?:in)?active_file (\d+)", _text(folder / "memory.stat"), re.M)
+                yield max(int(most) - int(used) + sum(map(int, cache)), 0)
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def choose_micro_batch(experiment: Experiment, devices: int, memory: int, cpu: bool) -> int:

@@ -84,3 +84,50 @@ def test_what_does_not_fit_is_refused(tiny_inputs, how, told):
 def test_a_device_has_memory():
     total = memory.device_bytes(jax.devices()[0]) * len(jax.devices())
     assert 2**20 < total < 2**50
+
+
+GIB = 2**30
+INFO = "MemTotal: 16777216 kB\nMemFree: 102400 kB\nMemAvailable: 8388608 kB\nCached: 8286208 kB\n"
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """Makes a machine of files; the bytes that can be had on it."""
+
+    def available(files):
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return memory.available_bytes(tmp_path)
+
+    return available
+
+
+def test_the_page_cache_is_memory_to_be_had(machine):
+    assert machine({"proc/meminfo": INFO}) == 8 * GIB
+
+
+def test_the_limit_of_any_control_group_above_holds(machine):
+    files = {"proc/meminfo": INFO, "proc/self/cgroup": "0::/job/step\n"}
+    files |= {"sys/fs/cgroup/job/step/memory.max": "max\n", "sys/fs/cgroup/job/step/memory.current": f"{GIB}\n"}
+    assert machine(files) == 8 * GIB
+    files |= {"sys/fs/cgroup/job/memory.max": f"{4 * GIB}\n", "sys/fs/cgroup/job/memory.current": f"{3 * GIB}\n"}
+    assert machine(files) == GIB
+    files |= {"sys/fs/cgroup/job/memory.stat": f"anon 7\ninactive_file {GIB}\nactive_file {GIB // 2}\n"}
+    assert machine(files) == GIB * 5 // 2
+    files |= {"sys/fs/cgroup/memory.max": "5\n", "sys/fs/cgroup/memory.current": "7\n"}
+    assert machine(files) == 0
+
+
+def test_control_groups_of_version_1_hold_too(machine):
+    """In a container the path is the host's, and the files are at the top."""
+    files = {"proc/meminfo": INFO, "proc/self/cgroup": "5:cpu,cpuacct:/docker/1\n4:memory:/docker/1\n"}
+    top = "sys/fs/cgroup/memory/memory"
+    assert machine(files | {f"{top}.limit_in_bytes": str(2**63 - 4096), f"{top}.usage_in_bytes": "0"}) == 8 * GIB
+    assert machine(files | {f"{top}.limit_in_bytes": str(3 * GIB), f"{top}.usage_in_bytes": str(GIB)}) == 2 * GIB
+
+
+def test_without_linux_it_is_half_of_the_machine_s(machine, monkeypatch):
+    monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__)
+    assert machine({}) == 500 * 4096

@@ -56,8 +56,6 @@ def _train(arguments: Sequence[str]) -> None:
         return
     config, where, run = joined(**knobs.parse(joined, arguments[1:]))
     _check_places(where)
-    if run["deterministic"]:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
     experiment = function(**config)
     if not isinstance(experiment, Experiment):
         raise UserError(

@@ -221,7 +221,8 @@ def make_train_step(
         metrics["finite"] = (finite.astype(jnp.float32), one)
         return {"step": number + 1, "trained": new, "frozen": frozen, "optimizer": optimizer}, metrics
 
-    return jax.jit(step, donate_argnums=0)
+    fixed = experiment.run.deterministic and jax.default_backend() == "gpu"
+    return jax.jit(step, donate_argnums=0, compiler_options={"xla_gpu_deterministic_ops": True} if fixed else None)
 
 
 def kernel_gradients(experiment: Experiment, mesh: jax.sharding.Mesh | None = None) -> Callable[[State, Any], dict]:

@@ -297,6 +297,27 @@ def test_micro_batches_that_do_not_divide_are_refused(lab):
         lab.update("nokd", None, 5)
 
 
+def test_a_deterministic_step_asks_a_gpu_s_compiler_for_it(lab, monkeypatch):
+    """The CPU's compiler knows the option, too, and has no other operations."""
+    experiment = lab.experiments["nokd"]
+    asked = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, deterministic=True))
+    real, given = jax.jit, []
+
+    def jit(function, compiler_options=None, **more):
+        given.append(compiler_options)
+        return real(function, compiler_options=compiler_options, **more)
+
+    monkeypatch.setattr(jax, "jit", jit)
+    steps.make_train_step(asked)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    steps.make_train_step(experiment)
+    update = steps.make_train_step(asked)
+    assert given == [None, None, {"xla_gpu_deterministic_ops": True}]
+    monkeypatch.undo()
+    _, metrics = update(steps.init_state(experiment), lab.batches("nokd")(0))
+    np.testing.assert_allclose(metrics["loss"], lab.run("nokd").metrics[0]["loss"], rtol=1e-6)
+
+
 def test_a_step_that_is_not_finite_says_so(lab):
     state = steps.init_state(lab.experiments["nokd"])
     state["trained"]["student"]["mlm"]["bias"] = jnp.full_like(state["trained"]["student"]["mlm"]["bias"], jnp.nan)

@@ -226,6 +226,11 @@ def test_how_a_run_runs_may_change(tiny_inputs, half, goal):
         np.testing.assert_allclose(leaf, goal[name], rtol=1e-2, atol=1e-3, err_msg=name)
 
 
+def test_a_deterministic_run_computes_the_same_on_a_cpu(tiny_inputs, half, goal):
+    train(one_device(tiny_inputs, {"deterministic": True}), half)
+    check_same(parameters(one_device(tiny_inputs), half), goal)
+
+
 def test_the_corpus_may_move_but_not_change(tiny_inputs, half, tmp_path, goal):
     moved = shutil.copytree(tiny_inputs.corpus, tmp_path / "moved")
     with pytest.raises(UserError, match="contents of corpus"):

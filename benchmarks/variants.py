@@ -50,7 +50,7 @@ def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
     rates = [(line["step"], line["tokens_per_second"]) for line in lines if "tokens_per_second" in line]
     done = np.diff([0] + [step for step, _ in rates]) * experiment.data.batch * experiment.data.length
     seconds = float(sum(positions / rate for positions, (_, rate) in zip(done, rates, strict=True)))
-    kept = ("explained", "size/", "kernel_gradient", "student_mlm", "teacher_mlm", "gradient_norm")
+    kept = ("explained/", "size/", "norm/", "kernel_gradient", "student_mlm", "teacher_mlm")
     record = {
         "contestant": contestant,
         "seed": seed,

@@ -176,9 +176,9 @@ class Projection:
         """The sum over variables of the mean squared residual, and what tells a fit from a collapse.
 
         Returns:
-          The sum; per shape class, `explained` 1 − ‖residual‖²/‖target‖² and `size` ‖projected‖/‖target‖ (`down` has a
-          zero of its loss for every U and V, even 0: the size then goes to 1 while the student's kernels shrink); both
-          are 0 where the target is 0, as new biases are.
+          The sum; per shape class, `explained` 1 − ‖residual‖²/‖target‖², `size` ‖projected‖/‖target‖ (both are 0 where
+          the target is 0, as new biases are) and `norm` ‖target‖. `down` has a zero of its loss for every U and V, even
+          0: when student and map shrink together, only the norm shows it.
         """
         total = jnp.zeros(())
         squares: dict[str, list[Array]] = {}
@@ -198,6 +198,7 @@ class Projection:
             whole = jnp.maximum(target, jnp.finfo(jnp.float32).tiny)
             metrics[f"explained/{name}"] = jnp.where(target > 0, 1 - residual / whole, 0.0)
             metrics[f"size/{name}"] = jnp.where(target > 0, jnp.sqrt(projected / whole), 0.0)
+            metrics[f"norm/{name}"] = jnp.sqrt(target)
         return total, metrics
 
 

@@ -198,6 +198,7 @@ def test_projection_is_that_of_plain_loops_over_layers(direction, options):
     for kind, (residual, projected, target) in squares.items():
         assert float(metrics[f"explained/{kind}"]) == pytest.approx(1 - residual / target, rel=1e-4, abs=1e-5)
         assert float(metrics[f"size/{kind}"]) == pytest.approx(math.sqrt(projected / target), rel=1e-4)
+        assert float(metrics[f"norm/{kind}"]) == pytest.approx(math.sqrt(target), rel=1e-5)
 
 
 @pytest.mark.parametrize("direction", ["down", "up"])
@@ -245,6 +246,18 @@ def test_a_perfect_fit_is_explained_whole_and_a_collapse_is_seen():
     nothing = PARAMS | {"student": jax.tree.map(np.zeros_like, PARAMS["student"])}
     total, metrics = term.parameters(nothing, jax.tree.map(lambda x: 0 * x, term.init(jax.random.key(0), PARAMS)))
     assert float(total) == 0 and {float(value) for value in metrics.values()} == {0.0}
+
+
+def test_a_student_that_shrinks_with_its_map_shows_in_the_norm_alone():
+    term = Projection("down")
+    bridge = term.init(jax.random.key(1), PARAMS)
+    less = PARAMS | {"student": jax.tree.map(lambda x: 1e-3 * x, PARAMS["student"])}
+    shrunk = {kind: pair | {"left": 1e-3 * pair["left"]} for kind, pair in bridge.items()}
+    (before, measured), (after, found) = (term.parameters(*pair) for pair in ((PARAMS, bridge), (less, shrunk)))
+    assert float(after) == pytest.approx(1e-6 * float(before), rel=1e-4)
+    for name, value in measured.items():
+        scale = 1e-3 if name.startswith("norm/") else 1.0
+        assert float(found[name]) == pytest.approx(scale * float(value), rel=1e-4, abs=1e-6), name
 
 
 def test_what_only_one_model_has_is_left_out():

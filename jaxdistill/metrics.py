@@ -22,24 +22,8 @@ JSONL = "metrics.jsonl"
 Sums = Mapping[str, tuple[Any, Any]]
 
 
-class Meter:
-    """Collects `name → (sum, count)` from many steps without waiting for the device."""
-
-    def __init__(self):
-        self._steps: list[Sums] = []
-
-    def add(self, sums: Sums) -> None:
-        """Takes what one step computed; the arrays stay on the device."""
-        self._steps.append(sums)
-
-    def means(self) -> dict[str, float]:
-        """The means since the last call: the one wait for the device. Empties the meter."""
-        steps, self._steps = self._steps, []
-        return means(steps)
-
-
 def means(steps: Sequence[Sums]) -> dict[str, float]:
-    """Sums over counts of several steps or batches, added in float64; NaN where the count is 0."""
+    """Sums over counts of several steps, waited for at once and added in float64; NaN where the count is 0."""
     totals: dict[str, np.ndarray] = {}
     for sums in jax.device_get(list(steps)):
         for name, pair in sums.items():

@@ -65,8 +65,9 @@ def resolve(
     device = mesh.devices.flat[0]
     rows = memory.choose_micro_batch(experiment, mesh.size, memory.device_bytes(device), device.platform == "cpu")
     experiment = _with_micro_batch(experiment, rows)
-    current = manifest.manifest(experiment, _hashes(experiment, inputs))
-    folders = {f"start.{role}.source" for role, start in starts.items() if start.contents()}
+    weights = {role: digest for role, start in starts.items() if (digest := start.contents())}
+    current = manifest.manifest(experiment, _hashes(inputs, weights))
+    folders = {f"start.{role}.source" for role in weights}
     notes = manifest.check_manifest(workdir, saved, current, MAY_CHANGE | folders) if saved else []
     return experiment, current, [f"note: {line}" for line in notes]
 
@@ -75,11 +76,10 @@ def _with_micro_batch(experiment: Experiment, rows: int) -> Experiment:
     return dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, micro_batch=rows))
 
 
-def _hashes(experiment: Experiment, inputs: Inputs) -> dict[str, str]:
+def _hashes(inputs: Inputs, weights: Mapping[str, str]) -> dict[str, str]:
     hashes = {"corpus": inputs.corpus.digest}
     hashes |= {f"vocabulary of {name}": vocabulary.digest for name, vocabulary in inputs.vocabularies.items()}
-    contents = {role: start.contents() for role, start in experiment.start.items()}
-    return hashes | {f"weights of {role}": digest for role, digest in contents.items() if digest}
+    return hashes | {f"weights of {role}": digest for role, digest in weights.items()}
 
 
 def describe(experiment: Experiment, inputs: Inputs, mesh: jax.sharding.Mesh) -> list[str]:
@@ -111,8 +111,7 @@ def describe(experiment: Experiment, inputs: Inputs, mesh: jax.sharding.Mesh) ->
     least = flops * experiment.steps / rate
     if least >= _SHORT:
         lines.append(
-            f"  matrix products run at {rate / 1e12:.3g} TFLOP/s here: those of the whole run take {_duration(least)}, "
-            "the run itself usually two or three times as long"
+            f"  matrix products run at {rate / 1e12:.3g} TFLOP/s here: the whole run takes at least {_duration(least)}"
         )
     return lines
 

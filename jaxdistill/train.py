@@ -24,7 +24,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment
 from jaxdistill.inputs import Inputs, make_batches, read_inputs, read_vocabularies
 from jaxdistill.lock import locked
-from jaxdistill.metrics import Meter, MetricsLog
+from jaxdistill.metrics import MetricsLog, means
 from jaxdistill.progress import Progress
 from jaxdistill.resolve import describe, resolve
 
@@ -217,10 +217,7 @@ class _Run:
 
     def _means(self, pending: list[steps.Metrics], number: int) -> dict[str, float]:
         """Means of the steps since the last line, which are waited for; raises UserError if one was not finite."""
-        meter = Meter()
-        for metrics in pending:
-            meter.add(metrics)
-        values = meter.means()
+        values = means(pending)
         if values.pop("finite") < 1.0:
             flags = jax.device_get([metrics["finite"][0] for metrics in pending])
             self._stop(number - len(pending) + int(np.argmin(flags)))

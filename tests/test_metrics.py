@@ -14,19 +14,19 @@ import pytest
 
 from jaxdistill.errors import UserError
 from jaxdistill.events import cut_events
-from jaxdistill.metrics import Meter, MetricsLog, cut_lines, means, read_lines
+from jaxdistill.metrics import MetricsLog, cut_lines, means, read_lines
 from jaxdistill.progress import Progress
 
 # Sums and counts
 
 
 def test_means_are_sums_over_counts():
-    meter = Meter()
-    for step in range(3):
-        meter.add({"loss": (jnp.float32(step + 0.5), jnp.int32(2)), "empty": (jnp.float32(0), jnp.int32(0))})
-    got = meter.means()
+    sums = [
+        {"loss": (jnp.float32(step + 0.5), jnp.int32(2)), "empty": (jnp.float32(0), jnp.int32(0))} for step in range(3)
+    ]
+    got = means(sums)
     assert got["loss"] == 4.5 / 6 and math.isnan(got["empty"])
-    assert meter.means() == {}
+    assert means([]) == {}
 
 
 def test_means_add_in_float64():
@@ -34,14 +34,10 @@ def test_means_add_in_float64():
     assert means(steps)["loss"] == pytest.approx(float(np.float32(1 / 3)), rel=1e-12)
 
 
-def test_adding_does_not_wait_for_the_device(monkeypatch):
+def test_the_device_is_waited_for_once(monkeypatch):
     fetched = []
     monkeypatch.setattr(jax, "device_get", lambda tree: fetched.append(1) or tree)
-    meter = Meter()
-    for _ in range(5):
-        meter.add({"loss": (jnp.float32(1), jnp.int32(1))})
-    assert not fetched
-    meter.means()
+    means([{"loss": (jnp.float32(1), jnp.int32(1))}] * 5)
     assert len(fetched) == 1
 
 

@@ -124,6 +124,7 @@ AXES = (
 def gelu(x: Array) -> Array:
     """The exact GELU, x·Φ(x), computed in float32."""
     wide = x.astype(jnp.float32)
+    # jax.nn.gelu has erfc in the place of 1 + erf: 20.0 ms for 17.7, both ways on [1024, 3072], on two CPU cores.
     return (0.5 * wide * (1 + jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
 
 

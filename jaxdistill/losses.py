@@ -19,10 +19,8 @@ def cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
     logits = logits.astype(jnp.float32)
     real = targets >= 0
     chosen = jnp.take_along_axis(logits, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
-    top = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
-    total = top + jnp.log(jnp.sum(jnp.exp(logits - top[..., None]), axis=-1))
-    nats = jnp.where(real, total - chosen, 0.0)
-    return nats, jnp.where(real & (chosen >= top), 1.0, 0.0)
+    nats = jnp.where(real, jax.nn.logsumexp(logits, axis=-1) - chosen, 0.0)
+    return nats, jnp.where(real & (chosen >= jnp.max(logits, axis=-1)), 1.0, 0.0)
 
 
 def project(left: Array, kernels: Array, right: Array) -> Array:

@@ -97,7 +97,7 @@ class Checkpoints:
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if _is_step(path.name) and path.is_dir())
 
-    def save(self, step: int, state: Any, *, wait: bool = False, skip_if_busy: bool = False) -> bool:
+    def save(self, step: int, state: Any, *, wait: bool = False) -> None:
         """Saves a state; the files are written in the background, the state may be donated at once.
 
         A save under way is waited for first. A step that is already there with the very same bits is not written again.
@@ -106,10 +106,6 @@ class Checkpoints:
           step: which step this is; above every step that is there.
           state: any tree of `jax.Array`.
           wait: return only when the checkpoint is committed.
-          skip_if_busy: while an earlier save is under way, return False instead of waiting for it.
-
-        Returns:
-          Whether this state is on its way to the disk (with `wait`: is there). False only ever with `skip_if_busy`.
 
         Raises:
           UserError: this save or the one before it failed, for example because the disk is full.
@@ -117,8 +113,6 @@ class Checkpoints:
         """
         if self._readonly:
             raise ValueError(f"{self.folder} was opened read-only")
-        if skip_if_busy and self.busy():
-            return False
         self.wait()
         arrays = _named(state)
         sums = checksums(arrays)
@@ -126,7 +120,7 @@ class Checkpoints:
         if step == newest:
             saved = read_seal(self.folder / str(step), step)["arrays"]
             if {name: entry["checksum"] for name, entry in saved.items()} == _digits(sums):
-                return True
+                return
             raise ValueError(f"{self.folder / str(step)} holds another state of step {step}")
         if step < newest:
             raise ValueError(f"step {step} comes after step {newest} was saved in {self.folder}")
@@ -145,11 +139,6 @@ class Checkpoints:
         self._pending = self._writer.submit(self._commit, step, temporary, shapes, sums, response)
         if wait:
             self.wait()
-        return True
-
-    def busy(self) -> bool:
-        """Whether a save is under way."""
-        return self._pending is not None and not self._pending.done()
 
     def wait(self) -> None:
         """Waits until the save under way is committed.

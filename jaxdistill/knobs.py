@@ -35,7 +35,7 @@ class Knob:
 
     Attributes:
       name: the argument's name; the option is the name with dashes.
-      type: `int`, `float`, `str`, `bool`, a `Literal`, a `tuple[type, ...]`, or one of them `| None`.
+      type: `int`, `float`, `str`, `bool`, a `Literal`, or one of them `| None`.
       default: its default, or `REQUIRED`.
       help: its meaning.
       heading: the heading it opens in the help, or "".
@@ -129,25 +129,12 @@ def join(*functions: Callable) -> Callable[..., list[dict[str, Any]]]:
 
     Its docstring is that of the first.
     """
-    signatures = [inspect.signature(function) for function in functions]
+    signatures = [inspect.signature(function).parameters for function in functions]
 
     def joined(**values):
-        return [{name: values[name] for name in signature.parameters} for signature in signatures]
+        return [{name: values[name] for name in parameters} for parameters in signatures]
 
-    merged = [
-        parameter.replace(kind=parameter.KEYWORD_ONLY)
-        for signature in signatures
-        for parameter in signature.parameters.values()
-    ]
-    joined.__signature__ = inspect.Signature(merged)
-    joined.__annotations__ = {
-        name: hint
-        for function in functions
-        for name, hint in typing.get_type_hints(function, include_extras=True).items()
-        if name != "return"
-    }
-    joined.__doc__ = inspect.getdoc(functions[0])
-    return joined
+    return _with_knobs(joined, [own for parameters in signatures for own in parameters.values()], *functions)
 
 
 def extending(base: str) -> Callable[[Callable], Callable]:
@@ -168,14 +155,20 @@ def extending(base: str) -> Callable[[Callable], Callable]:
             made = first(**{name: value for name, value in values.items() if name in theirs})
             return change(made, **{name: value for name, value in values.items() if name not in theirs})
 
-        merged = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*theirs.values(), *own)]
-        config.__signature__ = inspect.Signature(merged)
-        hints = [typing.get_type_hints(function, include_extras=True) for function in (first, change)]
-        config.__annotations__ = {name: hint for part in hints for name, hint in part.items() if name != "return"}
-        config.__doc__ = inspect.getdoc(change)
-        return config
+        return _with_knobs(config, [*theirs.values(), *own], change, first)
 
     return decorate
+
+
+def _with_knobs(function: Callable, knobs: Sequence[inspect.Parameter], *described: Callable) -> Callable:
+    """Gives a function arguments that others describe, and the docstring of the first of those."""
+    function.__signature__ = inspect.Signature([knob.replace(kind=knob.KEYWORD_ONLY) for knob in knobs])
+    hints = {}
+    for other in described:
+        hints |= typing.get_type_hints(other, include_extras=True)
+    function.__annotations__ = {knob.name: hints[knob.name] for knob in knobs if knob.name in hints}
+    function.__doc__ = inspect.getdoc(described[0])
+    return function
 
 
 def help(function: Callable) -> str:
@@ -267,22 +260,20 @@ def folder() -> pathlib.Path:
 
 
 def shape(kind: Any) -> str:
-    """How a type's values are written: `INT`, `48|96|192`, `INT,INT,...`, `TEXT|none`.
+    """How a type's values are written: `INT`, `48|96|192`, `TEXT|none`.
 
     Raises:
       TypeError: the command line cannot give this type.
     """
     if typing.get_origin(kind) is typing.Literal:
         return "|".join(map(_show, typing.get_args(kind)))
-    if typing.get_origin(kind) is tuple and len(typing.get_args(kind)) == 2 and typing.get_args(kind)[1] is Ellipsis:
-        return f"{shape(kind.__args__[0])},..."
     members = _members(kind)
     if len(members) == 2 and types.NoneType in members:
         return f"{shape(_some(members))}|none"
     if kind is bool:
         return "true|false"
     if kind not in _WORDS:
-        raise TypeError(f"{kind} is no type of a knob: int, float, str, bool, Literal, tuple[type, ...], or one | None")
+        raise TypeError(f"{kind} is no type of a knob: int, float, str, bool, Literal, or one of them | None")
     return _WORDS[kind]
 
 
@@ -294,8 +285,6 @@ def _read(kind: Any, text: str) -> Any:
     if typing.get_origin(kind) is typing.Literal:
         choices = {_show(choice): choice for choice in typing.get_args(kind)}
         return _look_up(choices, text)
-    if typing.get_origin(kind) is tuple:
-        return tuple(_read(typing.get_args(kind)[0], part.strip()) for part in text.split(",") if part.strip())
     if kind is bool:
         return _look_up(_SWITCH, text.lower())
     value = kind(text)
@@ -321,8 +310,6 @@ def _some(members: tuple) -> Any:
 def _show(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple | list):
-        return ",".join(map(_show, value)) or '""'
     return str(value) or '""'
 
 

@@ -17,7 +17,6 @@ def config(
     whole_words: Annotated[bool, "mask whole words"] = False,
     variant: Annotated[Literal["nokd", "dual", "down", "up"], "which losses", "Training"] = "up",
     rate: Annotated[float, "peak learning rate"] = 1.25e-3,
-    map: Annotated[tuple[int, ...], "teacher layers, one for each student layer"] = (1, 3),
 ):
     """Trains a small student."""
     return locals()
@@ -31,7 +30,6 @@ DEFAULTS = {
     "whole_words": False,
     "variant": "up",
     "rate": 1.25e-3,
-    "map": (1, 3),
 }
 
 
@@ -48,8 +46,6 @@ DEFAULTS = {
         ("--layers 6 --layers none", {}),
         ("--teacher=a=b", {"teacher": "a=b"}),
         ("--rate -1", {"rate": -1.0}),
-        ("--map 2,4,6", {"map": (2, 4, 6)}),
-        ("--map 7", {"map": (7,)}),
     ],
 )
 def test_arguments_are_typed(arguments, changed):
@@ -71,7 +67,6 @@ def test_arguments_are_typed(arguments, changed):
         ("--rate fast", "--rate 'fast' is not NUMBER: peak learning rate"),
         ("--rate nan", "is not NUMBER"),
         ("--variant UP", "is not nokd|dual|down|up: which losses"),
-        ("--map 1,x", "is not INT,...: teacher layers"),
         ("--whole-words=maybe", "is not true|false"),
         ("--no-whole-words=true", "--no-whole-words takes no value"),
         ("--whole-words yes", "unexpected argument 'yes'"),
@@ -95,7 +90,7 @@ def test_help_lists_every_knob_with_default_and_meaning():
     squeezed = " ".join(text.split())
     assert squeezed.startswith("Trains a small student.")
     for knob in knobs.of(config):
-        default = {"corpus": "required", "teacher": "default none", "map": "default 1,3", "rate": "default 0.00125"}
+        default = {"corpus": "required", "teacher": "default none", "rate": "default 0.00125"}
         assert knob.help in squeezed
         if knob.name in default:
             assert f"{knob.help} [{default[knob.name]}]" in squeezed

@@ -43,22 +43,18 @@ class Pretrained:
     fresh: tuple[str, ...]
 
 
-def read_config(
-    source: str | os.PathLike, *, revision: str | None = None, mlm: bool = True, pooler: bool = False
-) -> BertConfig:
-    """The shape of the model in a folder or on the hub; its weights are neither read nor fetched.
+def read_config(source: str | os.PathLike, *, revision: str | None = None) -> BertConfig:
+    """The shape of the model in a folder or on the hub, with the masked-LM head; its weights are not looked at.
 
     Args:
       source: a folder or a hub id.
       revision: the hub's branch, tag or commit.
-      mlm: the config is to have the masked-LM head.
-      pooler: the config is to have the pooler.
 
     Raises:
       UserError: it can't be found, or it is a BERT that we can't honour.
     """
     folder, _ = hf_files.locate(source, revision, ["config.json"])
-    return hf_names.parse_config(folder / "config.json", mlm, pooler)
+    return hf_names.parse_config(folder / "config.json", mlm=True, pooler=False)
 
 
 def find_tokenizer(source: str | os.PathLike, *, revision: str | None = None) -> str:

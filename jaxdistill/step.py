@@ -228,7 +228,8 @@ def make_train_step(
 def kernel_gradients(experiment: Experiment, mesh: jax.sharding.Mesh | None = None) -> Callable[[State, Any], dict]:
     """Builds `(state, batch) -> {"kernel_gradient/TERM": norm}`: what each term pulls at the student's layer kernels.
 
-    Weights are included and dropout is off. Of a batch that is accumulated, the first micro-batch is used.
+    The student is the role of that name; without it, or where it does not train, all norms are 0. Weights are included
+    and dropout is off. Of a batch that is accumulated, the first micro-batch is used.
     """
     rows = experiment.run.micro_batch * (mesh.size if mesh else 1) or experiment.data.batch
 

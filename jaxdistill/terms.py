@@ -1,15 +1,13 @@
 """Loss terms that a config can name.
 
-A term on a batch is a frozen dataclass with a `weight`, `check` (can these models be used?), `init` (its helper
-parameters, kept in `params["bridge"][name]`), `want` (which states it reads), `count` (its denominator, known before
-the forward pass) and a call that returns a float32 *sum* and further sums over the same count. The step divides by the
-count of the whole global batch, so accumulation, padding and sharding change nothing but rounding. A term on parameters
-alone has `parameters` instead of a count and a call, and is added once per step.
+A term is anything with the attributes of `BatchTerm` or of `ParameterTerm`, such as a frozen dataclass; these two are
+for typing and are no base classes. The step divides the sum of a term on a batch by its count over the whole global
+batch, so accumulation, padding and sharding change nothing but rounding; a term on parameters is added once per step.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +19,44 @@ from jaxdistill.mixed import Mixed
 Array = jax.Array
 Models = Mapping[str, bert.BertConfig]
 Sums = tuple[Array, dict[str, Array]]
+
+
+class _Term(Protocol):
+    @property
+    def weight(self) -> float:
+        """What its mean, or its value, is multiplied by in the loss."""
+
+    def check(self, models: Models) -> None:
+        """Raises UserError when it can't be used with these models."""
+
+    def init(self, key: Array, params: Mapping[str, Any]) -> dict:
+        """Its helper parameters, kept in `params["bridge"][name]`; {} when it has none."""
+
+
+class BatchTerm(_Term, Protocol):
+    """A term on a batch.
+
+    It may have `want()` (which of `hidden` and `scores` it reads, by model), and `model` and `mixed`: when `model` is
+    the one that reads a mixed view, `mixed` must be the experiment's, else None.
+    """
+
+    def count(self, batch: Mapping[str, Any]) -> Array:
+        """Its denominator, from the batch alone."""
+
+    def __call__(
+        self, params: Mapping[str, Any], outputs: Mapping[str, bert.Outputs], batch: Mapping[str, Any]
+    ) -> Sums:
+        """A float32 sum, and further sums over the same count by name."""
+
+
+class ParameterTerm(_Term, Protocol):
+    """A term on parameters alone."""
+
+    def parameters(self, params: Mapping[str, Any], bridge: Mapping[str, Any]) -> Sums:
+        """A value, and metrics by name; `bridge` are its helper parameters."""
+
+
+Term = BatchTerm | ParameterTerm
 
 
 def uniform_map(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
@@ -200,6 +236,3 @@ class Projection:
             metrics[f"size/{name}"] = jnp.where(target > 0, jnp.sqrt(projected / whole), 0.0)
             metrics[f"norm/{name}"] = jnp.sqrt(target)
         return total, metrics
-
-
-Term = MaskedLM | Projection

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import inspect
 import math
 
 import jax
@@ -11,7 +12,7 @@ from toy_models import MODELS, STUDENT, TEACHER, random_params, view
 from jaxdistill import bert
 from jaxdistill.errors import UserError
 from jaxdistill.mixed import Mixed
-from jaxdistill.terms import MaskedLM, Projection, uniform_map
+from jaxdistill.terms import BatchTerm, MaskedLM, ParameterTerm, Projection, uniform_map
 
 PARAMS = {"teacher": random_params(TEACHER, 1), "student": random_params(STUDENT, 2)}
 MIXED = Mixed()
@@ -131,6 +132,20 @@ def test_masked_lm_refuses_models_that_it_can_not_score():
     with pytest.raises(UserError, match="set mlm=True"):
         MaskedLM("student").check({"student": dataclasses.replace(STUDENT, mlm=False)})
     assert MaskedLM("student").want() == {"student": frozenset()} and MaskedLM("student").init(None, PARAMS) == {}
+
+
+@pytest.mark.parametrize(
+    ("term", "protocol", "names"),
+    [
+        (MaskedLM, BatchTerm, ("weight", "check", "init", "count", "__call__")),
+        (Projection, ParameterTerm, ("weight", "check", "init", "parameters")),
+    ],
+)
+def test_terms_have_what_the_protocols_say(term, protocol, names):
+    for name in names:
+        asked, had = getattr(protocol, name), getattr(term, name)
+        if callable(asked):
+            assert inspect.signature(asked) == inspect.signature(had), name
 
 
 CLASSES = {

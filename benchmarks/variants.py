@@ -47,7 +47,7 @@ def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
     if not train(experiment, workdir, notify=lambda line: print(line, file=sys.stderr)).finished:
         sys.exit("stopped: run the same command again to continue")
     lines = read_lines(workdir / "metrics.jsonl")
-    rates = [(line["step"], line["tokens_per_second"]) for line in lines if "tokens_per_second" in line]
+    rates = [(line["step"], line["positions_per_second"]) for line in lines if "positions_per_second" in line]
     done = np.diff([0] + [step for step, _ in rates]) * experiment.data.batch * experiment.data.length
     seconds = float(sum(positions / rate for positions, (_, rate) in zip(done, rates, strict=True)))
     kept = ("explained/", "size/", "norm/", "kernel_gradient", "student_mlm", "teacher_mlm")

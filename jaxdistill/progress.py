@@ -30,7 +30,7 @@ class Progress:
             self._bar.close()
 
     def update(self, step: int, values: Mapping[str, float] | None = None) -> None:
-        """Moves to a step; new values (loss, accuracy, tokens/s) replace those shown."""
+        """Moves to a step; new values (loss, accuracy, positions/s) replace those shown."""
         if self._bar is not None:
             if values:
                 self._bar.set_postfix({name: _short(value) for name, value in values.items()}, refresh=False)

@@ -240,7 +240,7 @@ class _Run:
         if count < 1:
             return {}
         data, peak = self.experiment.data, peak_flops(self.mesh)
-        values = {"tokens_per_second": data.batch * data.length * count / seconds, "data_wait": waited / seconds}
+        values = {"positions_per_second": data.batch * data.length * count / seconds, "data_wait": waited / seconds}
         if peak:
             values["mfu"] = steps.flops_per_step(self.experiment) * count / seconds / peak
         return values
@@ -316,5 +316,5 @@ def _shown(values: Mapping[str, float]) -> dict[str, float]:
         for name, value in values.items()
         if name.endswith("/accuracy")
     }
-    speed = {"tokens/s": values["tokens_per_second"]} if "tokens_per_second" in values else {}
+    speed = {"positions/s": values["positions_per_second"]} if "positions_per_second" in values else {}
     return {"loss": values["loss"]} | accuracies | speed

@@ -226,10 +226,10 @@ def test_progress_prints_a_line_now_and_then(monkeypatch):
     with Progress(100, 20, every=30, file=out) as progress:
         for step in range(21, 101):
             clock[0] += 1
-            progress.update(step, {"loss": 2.34567, "tokens/s": 12345.6} if step % 10 == 0 else None)
+            progress.update(step, {"loss": 2.34567, "positions/s": 12345.6} if step % 10 == 0 else None)
         progress.say("done")
     lines = out.getvalue().splitlines()
-    assert lines[0] == "step 30/100  loss 2.346  tokens/s 12,346  01:10 left"
+    assert lines[0] == "step 30/100  loss 2.346  positions/s 12,346  01:10 left"
     assert [line.split()[1] for line in lines[:-1]] == ["30/100", "60/100", "90/100", "100/100"]
     assert lines[-1] == "done"
 

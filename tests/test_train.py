@@ -26,7 +26,7 @@ from jaxdistill.lock import locked
 from jaxdistill.metrics import read_lines
 
 STEPS, STOP = 6, 3
-TIMING = {"tokens_per_second", "data_wait", "mfu"}
+TIMING = {"positions_per_second", "data_wait", "mfu"}
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_a_fresh_run_leaves_what_it_promises(tiny_inputs, whole):
     assert [line["step"] for line in lines(workdir)] == list(range(1, STEPS + 1))
     for line in read_lines(workdir / "metrics.jsonl"):
         assert 0 < line["student_mlm"] < 10 and "finite" not in line
-        assert (line["step"] == 1) != ("tokens_per_second" in line)  # the first one is the compiler's
+        assert (line["step"] == 1) != ("positions_per_second" in line)  # the first one is the compiler's
         assert 0 <= line.get("data_wait", 0) <= 1
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["4", "6"]
     assert (workdir / "vocabularies" / "student" / "vocab.txt").exists()

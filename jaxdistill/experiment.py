@@ -14,7 +14,6 @@ from jaxdistill.mixed import Mixed
 from jaxdistill.optim import Optimizer
 from jaxdistill.terms import Term
 
-BRIDGE = "bridge"
 TAKEN = ("finite", "loss", "mixed", "step")
 """Names that no term may have: a metric or a part of the bridge has them."""
 

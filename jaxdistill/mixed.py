@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from jaxdistill import bert
+from jaxdistill import bert, tree
 from jaxdistill.errors import UserError
 
 Array = jax.Array
@@ -57,7 +57,7 @@ class Mixed:
 
     def table(self, params: Mapping[str, Any]) -> Array:
         """The other vocabulary's rows as the reader sees them, [other vocabulary, hidden]."""
-        bridge = params["bridge"]["mixed"]
+        bridge = params[tree.BRIDGE]["mixed"]
         if not self.shared:
             return bridge["table"]
         rows = params[self.other]["embeddings"]["word"]

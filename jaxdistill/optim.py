@@ -107,7 +107,7 @@ def _chain(settings: Optimizer, steps: int, decayed: bool) -> optax.GradientTran
 
 def make(optimizers: Mapping[str, Optimizer], steps: int) -> dict[str, optax.GradientTransformation]:
     """One optax transformation per tree that trains, by its role; the bridge is never decayed."""
-    return {role: _chain(settings, steps, role != "bridge") for role, settings in optimizers.items()}
+    return {role: _chain(settings, steps, role != tree.BRIDGE) for role, settings in optimizers.items()}
 
 
 def update(

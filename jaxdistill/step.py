@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxdistill import bert, optim, sharding, tree
 from jaxdistill.dropout import row_seeds
 from jaxdistill.errors import UserError
-from jaxdistill.experiment import BRIDGE, Experiment
+from jaxdistill.experiment import Experiment
 from jaxdistill.initial import Start
+from jaxdistill.tree import BRIDGE
 
 Array = jax.Array
 State = dict[str, Any]

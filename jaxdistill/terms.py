@@ -115,7 +115,7 @@ class MaskedLM:
             nats, right = losses.cross_entropy(scores, targets)
         else:
             other = view["target_source"] == 1
-            bias = params["bridge"]["mixed"]["output_bias"]
+            bias = params[tree.BRIDGE]["mixed"]["output_bias"]
             other_scores = bert.logits(predictions, self.mixed.table(params), bias)
             own_nats, own_right = losses.cross_entropy(scores, jnp.where(other, -1, targets))
             other_nats, other_right = losses.cross_entropy(other_scores, jnp.where(other, targets, -1))

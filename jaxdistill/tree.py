@@ -10,6 +10,9 @@ from typing import Any
 Tree = Mapping[str, Any]
 Rules = Sequence[tuple[str, Any]]
 
+BRIDGE = "bridge"
+"""The tree beside those of the models: helper parameters that terms and mixed input train, by their names."""
+
 
 def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one dict from `a/b/c` names to leaves, in sorted order of the keys."""

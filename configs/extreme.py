@@ -34,12 +34,19 @@ def config(
     embeddings: Annotated[bool, "project position and token-type tables too"] = False,
     shared_table: Annotated[bool, "the teacher reads student pieces through the student's own table"] = True,
     teacher: Annotated[str, "the teacher: a BERT folder or hub id", "Models"] = "google-bert/bert-base-uncased",
-    revision: Annotated[str | None, "the hub's branch, tag or commit of the teacher"] = None,
+    revision: Annotated[
+        str | None,
+        "the hub's branch, tag or commit of the teacher; a commit, if the run is to be continued weeks later",
+    ] = None,
     hidden: Annotated[int, "the student's width; the paper's are 48, 96 and 192"] = 48,
     layers: Annotated[int, "the student's layers; 0 takes the teacher's"] = 0,
     heads: Annotated[int, "the student's attention heads"] = 12,
-    positions: Annotated[int, "the student's positions; 512 for one that will read long text"] = 128,
-    start: Annotated[str, "a folder that the student starts from; at random when empty"] = "",
+    positions: Annotated[int, "the student's positions; 512 for one that is to read long text, see --start"] = 128,
+    start: Annotated[
+        str,
+        "a folder that the student starts from, such as one trained with --positions 512 at length 128 and exported, "
+        "to go on with at --positions 512 --length 512 --predictions 77; at random when empty",
+    ] = "",
     neighbours: Annotated[bool, "a random start whose heads look at neighbouring words: for short training"] = False,
     dropout: Annotated[float, "dropout rate of every model that trains"] = 0.1,
     attention: Annotated[Literal["plain", "fused"], "fused attention has no attention dropout"] = "plain",

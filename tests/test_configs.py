@@ -99,9 +99,18 @@ def test_mlm_trains_a_model_further(mlm, tiny_inputs):
     assert dataclasses.replace(experiment.models["model"], dropout=0.1, attention_dropout=0.1) == read.config
 
 
-def test_a_student_goes_on_with_more_positions_than_rows(tiny_inputs):
-    experiment = tiny_inputs.experiment(variant="nokd", positions=40)
-    assert experiment.models["student"].positions == 40 and experiment.data.length == 16
+def test_a_student_goes_on_at_its_full_length(tiny_inputs, tmp_path):
+    """Trained on rows of 16 with 32 positions, exported, then some steps on rows of 32."""
+    short = {"variant": "nokd", "positions": 32, "steps": 2}
+    finish(tiny_inputs.experiment(**short, run=ONE), tmp_path / "short")
+    export(tmp_path / "short", tmp_path / "student", notify=lambda line: None)
+    long = tiny_inputs.experiment(**short, length=32, start=str(tmp_path / "student"), run=ONE)
+    before = read_run(tmp_path / "short").params
+    assert same(step.init_params(long)["student"], before)
+    finish(long, tmp_path / "long")
+    moved = read_run(tmp_path / "long").params["embeddings"]["position"] - before["embeddings"]["position"]
+    early, late = (np.abs(part).mean() for part in np.split(moved, 2))
+    assert moved.shape == (32, 8) and late > early / 3
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,10 @@ from jaxdistill import bert, files, hf_files
 from jaxdistill.errors import UserError
 from jaxdistill.hf import read_hf
 
-# Loss after 1,500 steps of a 2 x 128 model (length 32, batch 64, 2,048 pieces, rate 2e-3, 200 MB of text): 4.54 with
-# these, 5.90 with BERT's start.
+# Loss after 1,500 steps of a 2 x 128 model (docs/results.md): 4.56 with these, 5.90 with BERT's start.
 _WORDS = 0.05  # deviation of the word table; BERT's 0.02, with positions of 0.03: 5.88
 _POSITIONS = 0.12  # root mean square of the position table, above the words' so that scores are of positions first
-_GAIN = 3.6  # over size^¼: 1.5 for heads of 32, so that a neighbour's score is the same whatever their size; 3: 5.92
+_GAIN = 3.6  # over size^¼, so that a neighbour's score is the same for heads of any size: 1.5 where they have 32
 
 
 def neighbour_heads(params: dict, heads: int) -> dict:

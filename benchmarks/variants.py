@@ -21,6 +21,7 @@ from scipy import stats
 from jaxdistill import knobs
 from jaxdistill.bert import parameter_count
 from jaxdistill.data.masking import Masking
+from jaxdistill.data.vocab import read_vocabulary
 from jaxdistill.evaluate import score
 from jaxdistill.experiment import Run
 from jaxdistill.export import read_model
@@ -71,7 +72,6 @@ def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
         models["teacher before"] = read_model(experiment.start["teacher"].source)
     for name, corpus in options.held_out.items():
         vocabularies = {"student": models["student"].vocabulary, "teacher": options.teacher_vocabulary}
-        vocabularies |= {role: model.vocabulary for role, model in models.items()}
         inputs = read_inputs(corpus, vocabularies, experiment.data.length)
         held_out = inputs.held_out(Masking(predictions=experiment.data.masking.predictions), rows=options.rows)
         scores = score(models, held_out, progress=False)
@@ -141,8 +141,6 @@ def main() -> None:
     options = parser.parse_args(own)
     options.knobs = shared
     if not options.report:
-        from jaxdistill.data.vocab import read_vocabulary
-
         options.teacher_vocabulary = read_vocabulary(options.teacher_vocabulary)
         options.held_out = dict(pair.split("=", 1) for pair in options.held_out)
         records = finished(options.out)

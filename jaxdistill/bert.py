@@ -205,7 +205,10 @@ class _Layer(nn.Module):
         return hidden, (hidden if self.want_hidden else None, scores if self.want_scores else None)
 
 
-_initializer = nn.initializers.truncated_normal(0.02)
+DEVIATION = 0.02
+"""Standard deviation of tables and kernels at a random start (Devlin et al.)."""
+
+_initializer = nn.initializers.truncated_normal(DEVIATION)
 
 
 def _norm(config, name):

@@ -122,6 +122,8 @@ class Experiment:
                 f"models {sorted(self.models)}, starts {sorted(self.start)} and views {sorted(self.data.views)} "
                 "must name the same roles"
             )
+        for role, shape in self.models.items():
+            self.start[role].check(shape)
         for role, view in self.data.views.items():
             if view.vocabulary not in self.data.vocabularies:
                 raise UserError(f"the view of {role!r} names the vocabulary {view.vocabulary!r}, which is not given")

@@ -15,32 +15,28 @@ from jaxdistill import bert, files, hf_files
 from jaxdistill.errors import UserError
 from jaxdistill.hf import read_hf
 
-# Loss after 1,500 steps of a 2 x 128 model (docs/results.md): 4.56 with these, 5.90 with BERT's start.
-_WORDS = 0.05  # deviation of the word table; BERT's 0.02, with positions of 0.03: 5.88
-_POSITIONS = 0.12  # root mean square of the position table, above the words' so that scores are of positions first
-_GAIN = 3.6  # over size^¼, so that a neighbour's score is the same for heads of any size: 1.5 where they have 32
+_WORDS = 0.05
+"""Deviation of the word table: at BERT's 0.02, Adam's first steps drown what it started with."""
+_POSITIONS = 0.12
+"""Root mean square of the position table: above the words', so that scores are of positions first."""
+_GAIN = 3.6
+"""Over size^¼, so that a neighbour's score is the same for heads of any size."""
 
 
 def neighbour_heads(params: dict, heads: int) -> dict:
     """Turns BERT's start into one whose first-layer heads look at the positions −1, +1, −2, +2, ... from their own.
 
-    A small BERT spends its first thousands of steps on finding its neighbours, and answers with the commonest word
-    until then; a start that already knows where they are is for training that takes minutes. Positions are sinusoids
-    (Vaswani et al., arXiv 1706.03762), a range of frequencies for each head; a step to a neighbour is then a rotation,
-    which is added to the queries, and the identity to the keys. Only the word and position tables and these two kernels
-    change.
+    A small BERT answers with the commonest word until it has found its neighbours, which outlasts a training of minutes
+    (docs/results.md). Here positions are sinusoids (Vaswani et al., arXiv 1706.03762), a range of frequencies for each
+    head; a step to a neighbour is then a rotation, which is added to the queries, and the identity to the keys. Only
+    the word and position tables and these two kernels change.
 
     Args:
       params: from `bert.init`.
       heads: attention heads; their size must be even.
-
-    Raises:
-      UserError: heads of an odd size.
     """
     tables, layers = params["embeddings"], params["layers"]
     positions, width = tables["position"].shape
-    if width // heads % 2:
-        raise UserError(f"{heads} heads of size {width // heads}: to start with neighbours their size must be even")
     pairs = width // 2
     frequency = np.geomspace(1.5, np.pi / positions, pairs).reshape(-1, heads).T.ravel()
     offset = np.array([(head // 2 + 1) * (-1 if head % 2 == 0 else 1) for head in range(heads)])
@@ -57,7 +53,7 @@ def neighbour_heads(params: dict, heads: int) -> dict:
         name: layers[name] | {"kernel": layers[name]["kernel"].at[0].add(matrix)} for name, matrix in added.items()
     }
     table = {
-        "word": tables["word"] * (_WORDS / 0.02),
+        "word": tables["word"] * (_WORDS / bert.DEVIATION),
         "position": jnp.asarray(_POSITIONS * 2**0.5 * waves, jnp.float32),
     }
     return params | {"embeddings": tables | table, "layers": layers | moved}
@@ -73,8 +69,15 @@ class Random:
 
     neighbours: bool = False
 
+    def check(self, config: bert.BertConfig) -> None:
+        """Raises UserError when heads of an odd size are to start with neighbours."""
+        size = config.hidden // config.heads
+        if self.neighbours and size % 2:
+            raise UserError(f"{config.heads} heads of size {size}: to start with neighbours their size must be even")
+
     def __call__(self, config: bert.BertConfig, key: jax.Array) -> dict:
         """Parameters of the given shape."""
+        self.check(config)
         params = bert.init(config, key)
         return neighbour_heads(params, config.heads) if self.neighbours else params
 
@@ -98,6 +101,9 @@ class FromHuggingFace:
 
     source: str
     revision: str | None = None
+
+    def check(self, config: bert.BertConfig) -> None:
+        """Nothing yet: the shapes are compared when the weights are read."""
 
     def __call__(self, config: bert.BertConfig, key: jax.Array) -> dict:
         """Parameters of the given shape; a head that the source lacks starts at random.

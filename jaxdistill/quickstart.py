@@ -31,7 +31,7 @@ LENGTH, PREDICTIONS, BATCH = 32, 5, 64
 SHORT = {"heads": 4, "positions": 128, "dropout": 0.0, "neighbours": True}
 """What training that takes minutes needs."""
 TEACHER = SHORT | {"hidden": 128, "layers": 2, "learning_rate": 2e-3}
-STUDENT = SHORT | {"hidden": 48, "learning_rate": 3e-3, "optimizer": "adamw"}
+STUDENT = SHORT | {"hidden": 48, "learning_rate": 3e-3, "teacher_learning_rate": 2e-4, "optimizer": "adamw"}
 TEACHER_PIECES, STUDENT_PIECES = 8192, 2048
 STEPS = {"teacher": 2200, "student": 1600}
 MOST_FLOP = 20e12

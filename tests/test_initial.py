@@ -39,7 +39,12 @@ def test_the_rest_starts_as_bert_does():
     np.testing.assert_allclose(near["embeddings/word"], 2.5 * plain["embeddings/word"], rtol=1e-6)
 
 
-def test_heads_of_an_odd_size_are_refused():
+def test_heads_of_an_odd_size_are_refused_when_the_config_is_built(tiny_inputs):
+    with pytest.raises(UserError, match=r"size 3.*must be even"):
+        tiny_inputs.experiment(variant="nokd", hidden=12, heads=4, neighbours=True)
+
+
+def test_heads_of_an_odd_size_cannot_start():
     shape = bert.BertConfig(vocab=30, hidden=6, layers=1, heads=2, ffn=6, positions=8)
     with pytest.raises(UserError, match=r"size 3.*must be even"):
         Random(neighbours=True)(shape, jax.random.key(0))

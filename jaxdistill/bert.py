@@ -93,6 +93,7 @@ class Outputs(NamedTuple):
       scores: attention scores QKᵀ/√d before mask and softmax, [layers, batch, heads, length, length], float32.
       pooled: tanh of the pooler, [batch, hidden].
       predictions: the MLM transform at the positions asked for, [batch, predictions, hidden].
+      transformed: the MLM transform everywhere, [batch, length, hidden].
     """
 
     last: Array
@@ -101,6 +102,7 @@ class Outputs(NamedTuple):
     scores: Array | None = None
     pooled: Array | None = None
     predictions: Array | None = None
+    transformed: Array | None = None
 
 
 AXES = (
@@ -270,7 +272,7 @@ class Bert(nn.Module):
           words: vectors that take the place of the rows of the word table, [batch, length, hidden].
           positions: where to run the MLM transform, int32 [batch, predictions]; needs `config.mlm`.
           dropout_seeds: `dropout.row_seeds`, uint32 [batch]; None runs without dropout.
-          want: of `hidden` and `scores`, what the outputs hold.
+          want: of `hidden`, `scores` and `transformed` (needs `config.mlm`), what the outputs hold.
 
         Raises:
           UserError: the input is longer than the position table, or scores are wanted from fused attention.
@@ -297,11 +299,16 @@ class Bert(nn.Module):
             pooled = jnp.tanh(dense(config.hidden, name="pooler")(last[:, 0]))
             if config.nsp and self.is_initializing():
                 dense(2, name="nsp")(pooled)
-        if config.mlm and (positions is not None or self.is_initializing()):
+        transformed = None
+        if config.mlm and (positions is not None or "transformed" in want or self.is_initializing()):
+            head = _MaskedLM(config, name="mlm")
             places = jnp.zeros((ids.shape[0], 1), jnp.int32) if positions is None else positions
-            gathered = jnp.take_along_axis(last, places[:, :, None], axis=1)
-            predictions = _MaskedLM(config, name="mlm")(gathered)
-        return Outputs(last, embedded, hidden, scores, pooled, predictions)
+            if "transformed" in want:
+                transformed = head(last)
+                predictions = jnp.take_along_axis(transformed, places[:, :, None], axis=1)
+            else:
+                predictions = head(jnp.take_along_axis(last, places[:, :, None], axis=1))
+        return Outputs(last, embedded, hidden, scores, pooled, predictions, transformed)
 
 
 def predict(config: BertConfig, params: dict, ids: Array, mask: Array, positions: Array) -> Array:

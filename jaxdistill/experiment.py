@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from jaxdistill import tree
 from jaxdistill.bert import BertConfig
@@ -26,7 +26,7 @@ class Data:
       corpus: a folder that `prepare` made.
       vocabularies: name → vocab.txt or model folder; windows fit under every one of them, used by a view or not, so
         that variants of one method see the same windows.
-      views: what each model reads, by role.
+      views: what is read, by name; a view named after a model is read by that model.
       batch: rows of the global batch.
       length: positions in a row.
       masking: what is masked.
@@ -89,6 +89,7 @@ class Experiment:
       terms: the loss, a sum of named terms.
       optimizers: one for each tree that trains: roles, and `bridge` when a term or `mixed` has helper parameters.
       steps: updates.
+      reads: the model that reads a view of another name, by view; a model may read several views, or none.
       mixed: which model reads a second vocabulary, if any.
       trains: first-match rules over names such as `student/layers/query/kernel`: does the parameter train?
       seed: of the start, the order, the masks and the dropout.
@@ -105,6 +106,7 @@ class Experiment:
     terms: Mapping[str, Term]
     optimizers: Mapping[str, Optimizer]
     steps: int
+    reads: Mapping[str, str] = dataclasses.field(default_factory=dict)
     mixed: Mixed | None = None
     trains: tuple[tuple[str, bool], ...] = ((".*", True),)
     seed: int = 0
@@ -117,14 +119,25 @@ class Experiment:
             raise UserError(f"seed={self.seed}: it must be at least 0 and below 2**32")
         if not self.terms:
             raise UserError("an experiment needs at least one loss term")
-        if set(self.models) != set(self.start) or set(self.models) != set(self.data.views):
-            raise UserError(
-                f"models {sorted(self.models)}, starts {sorted(self.start)} and views {sorted(self.data.views)} "
-                "must name the same roles"
-            )
+        if set(self.models) != set(self.start):
+            raise UserError(f"models {sorted(self.models)} and starts {sorted(self.start)} must name the same roles")
         for role, shape in self.models.items():
             self.start[role].check(shape)
-        for role, view in self.data.views.items():
+        for view in self.data.views:
+            if self.reader(view) not in self.models:
+                raise UserError(f"no model reads the view {view!r}: name it after one of {sorted(self.models)}")
+        self.data.masking.check(self.data.length)
+        self._check_views()
+        shapes = self.with_views(self.models)
+        for name, term in self.terms.items():
+            if "/" in name or name in TAKEN:
+                raise UserError(f"a term can't be named {name!r}: choose a name without / and none of {TAKEN}")
+            term.check(shapes)
+            self._check_reading(name, term)
+
+    def _check_views(self) -> None:
+        for name, view in self.data.views.items():
+            role = self.reader(name)
             if view.vocabulary not in self.data.vocabularies:
                 raise UserError(f"the view of {role!r} names the vocabulary {view.vocabulary!r}, which is not given")
             if self.data.length > self.models[role].positions:
@@ -134,25 +147,58 @@ class Experiment:
                 )
             if view.mixed_with and (self.mixed is None or self.mixed.reader != role):
                 raise UserError(f"the view of {role!r} is mixed, but no `mixed` says how {role!r} reads a second one")
-        self.data.masking.check(self.data.length)
         if self.mixed:
             self.mixed.check(self.models)
-            own, other = self.data.views[self.mixed.reader], self.data.views[self.mixed.other]
-            if own.mixed_with != other.vocabulary:
+            other = self.data.views[self.mixed.other]
+            mixed_with = [view.mixed_with for name, view in self.data.views.items() if self._is_mixed(name)]
+            if set(mixed_with) != {other.vocabulary}:
                 raise UserError(
                     f"{self.mixed.reader!r} is to read the vocabulary of {self.mixed.other!r} too, but its view is "
-                    f"mixed with {own.mixed_with!r}, not with {other.vocabulary!r}"
+                    f"mixed with {mixed_with[0] if mixed_with else None!r}, not with {other.vocabulary!r}"
                 )
-        for name, term in self.terms.items():
-            if "/" in name or name in TAKEN:
-                raise UserError(f"a term can't be named {name!r}: choose a name without / and none of {TAKEN}")
-            term.check(self.models)
-            mixed = self.mixed if self.mixed and getattr(term, "model", None) == self.mixed.reader else None
-            if getattr(term, "mixed", mixed) != mixed:
-                raise UserError(f"the term {name!r} must have the same `mixed` as the view of the model that it scores")
-            for role, wanted in getattr(term, "want", dict)().items():
-                if "scores" in wanted and self.models[role].attention == "fused":
-                    raise UserError(f"a term asks for the attention scores of {role!r}: set its attention to plain")
+
+    def _check_reading(self, name: str, term: Term) -> None:
+        mixed = self.mixed if self._is_mixed(getattr(term, "model", None)) else None
+        if getattr(term, "mixed", mixed) != mixed:
+            raise UserError(f"the term {name!r} must have the same `mixed` as the view of the model that it scores")
+        wants = getattr(term, "want", dict)()
+        for view, wanted in wants.items():
+            if view not in self.data.views:
+                raise UserError(
+                    f"the term {name!r} reads {view!r}, which no view gives; there are {sorted(self.data.views)}"
+                )
+            if "scores" in wanted and self.models[self.reader(view)].attention == "fused":
+                raise UserError(f"a term asks for the attention scores of {view!r}: set its attention to plain")
+        if hasattr(term, "aligned"):
+            one, other = term.aligned()
+            views = [self.data.views[view] for view in (one, other)]
+            owners = [view.masks_of or name for name, view in zip((one, other), views, strict=True)]
+            if views[0].cut is None or views[0].cut != views[1].cut or owners[0] != owners[1]:
+                raise UserError(
+                    f"the term {name!r} compares {one!r} with {other!r} position by position: both must have the same "
+                    "cut, and one the masks of the other (`masks_of`)"
+                )
+
+    def reader(self, view: str) -> str:
+        """The model that reads a view."""
+        return self.reads.get(view, view)
+
+    def with_views(self, models: Mapping[str, Any]) -> dict[str, Any]:
+        """What is given for each model, given for each view too: that of its reader."""
+        return dict(models) | {view: models[self.reader(view)] for view in self.data.views}
+
+    def reading(self) -> dict[str, frozenset[str]]:
+        """The views that terms read, in their order, and what is wanted of each."""
+        found: dict[str, frozenset[str]] = {}
+        for term in self.terms.values():
+            if hasattr(term, "count"):
+                everything = dict.fromkeys(self.data.views, frozenset())
+                for view, wanted in (term.want() if hasattr(term, "want") else everything).items():
+                    found[view] = found.get(view, frozenset()) | wanted
+        return {view: found[view] for view in self.data.views if view in found}
+
+    def _is_mixed(self, view: str | None) -> bool:
+        return view in self.data.views and self.data.views[view].mixed_with is not None
 
     def trains_name(self, name: str) -> bool:
         """Whether the parameter of this name (`student/embeddings/word`) trains."""

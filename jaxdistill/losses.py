@@ -41,3 +41,22 @@ def project(left: Array, kernels: Array, right: Array) -> Array:
 def mean_squares(x: Array) -> Array:
     """For a stack of variables [stack, ...], the mean of squares of each: float32 [stack]."""
     return jnp.mean(jnp.square(x.astype(jnp.float32)), axis=tuple(range(1, x.ndim)))
+
+
+def divergence(teacher: Array, student: Array, temperature: float) -> Array:
+    """T²·KL(softmax(teacher/T) ‖ softmax(student/T)) over the last axis of logits [..., classes]: float32 [...]."""
+    teacher, student = (jax.nn.log_softmax(x.astype(jnp.float32) / temperature) for x in (teacher, student))
+    return temperature**2 * jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
+
+
+def squared_distance(states: Array, target: Array, mask: Array) -> Array:
+    """Squares [stack, batch, length, hidden], mean over the width, summed where mask [batch, length] holds: float32."""
+    squares = jnp.mean(jnp.square(states.astype(jnp.float32) - target.astype(jnp.float32)), axis=-1)
+    return jnp.sum(jnp.where(mask[None], squares, 0.0))
+
+
+def unit(x: Array) -> Array:
+    """Vectors of length 1 along the last axis, float32; a zero vector stays, with a gradient of 0."""
+    x = x.astype(jnp.float32)
+    squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    return x * jnp.where(squares > 0, jax.lax.rsqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)

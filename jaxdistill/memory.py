@@ -24,12 +24,13 @@ def row_bytes(experiment: Experiment) -> int:
     to three times that in float32, for one layer at a time. The MLM head has its scores, as float32 three times over.
     """
     length, predictions, total = experiment.data.length, experiment.data.masking.predictions, 0
-    for role, config in experiment.models.items():
+    for view in experiment.reading():
+        config = experiment.models[experiment.reader(view)]
         scores = 0 if bert.attention_kernel(config) == "cudnn" else 4 * config.heads * length
         products = 7 * config.hidden + config.ffn
         kept, apart = (length * (products * size + scores) for size in (2 if config.dtype == "bfloat16" else 4, 4))
         vocab = config.vocab
-        if experiment.mixed and experiment.mixed.reader == role:
+        if experiment.data.views[view].mixed_with:
             vocab += experiment.models[experiment.mixed.other].vocab
         total += config.layers * kept + 3 * apart + (predictions * vocab * 12 if config.mlm else 0)
     return total

@@ -63,6 +63,10 @@ class Mixed:
         rows = params[self.other]["embeddings"]["word"]
         return rows @ bridge["map"]["kernel"] + bridge["map"]["bias"][None]
 
+    def bias(self, params: Mapping[str, Any]) -> Array:
+        """The output bias of the other vocabulary's pieces, [other vocabulary]."""
+        return params[tree.BRIDGE]["mixed"]["output_bias"]
+
     def words(self, params: Mapping[str, Any], view: Mapping[str, Array]) -> Array:
         """Word vectors of a mixed view, [batch, length, hidden]: each id in the table that `source` names."""
         other = view["source"] == 1

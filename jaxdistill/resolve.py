@@ -49,7 +49,8 @@ def resolve(
     """
     if experiment.data.held_out:
         open_corpus(experiment.data.held_out)  # now, not after the training
-    for role, view in experiment.data.views.items():
+    for name, view in experiment.data.views.items():
+        role = experiment.reader(name)
         vocabulary, rows = inputs.vocabularies[view.vocabulary], experiment.models[role].vocab
         if vocabulary.size > rows:
             raise UserError(

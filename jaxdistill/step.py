@@ -13,6 +13,7 @@ from jaxdistill.dropout import row_seeds
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment
 from jaxdistill.initial import Start
+from jaxdistill.terms.term import weight_at
 from jaxdistill.tree import BRIDGE
 
 Array = jax.Array
@@ -38,8 +39,10 @@ def init_params(experiment: Experiment) -> dict:
         for role, config in experiment.models.items()
     }
     makers: dict[str, Any] = dict(experiment.terms) | ({"mixed": experiment.mixed} if experiment.mixed else {})
+    of_views = experiment.with_views(params)
     helpers = {
-        name: maker.init(jax.random.fold_in(key, _stream(f"{BRIDGE}/{name}")), params) for name, maker in makers.items()
+        name: maker.init(jax.random.fold_in(key, _stream(f"{BRIDGE}/{name}")), of_views)
+        for name, maker in makers.items()
     }
     bridge = {name: helper for name, helper in helpers.items() if helper}
     return params | ({BRIDGE: bridge} if bridge else {})
@@ -97,45 +100,51 @@ def forward(
     batch: Mapping[str, Any],
     seeds: Mapping[str, Array | None],
 ) -> dict[str, bert.Outputs]:
-    """Runs every model on its view; a model without dropout seeds runs without dropout."""
+    """Runs the models on the views that terms read; a view without dropout seeds is read without dropout."""
     outputs = {}
-    for role, config in experiment.models.items():
-        view = batch[role]
-        want = frozenset().union(*(getattr(term, "want", dict)().get(role, ()) for term in experiment.terms.values()))
+    for name, want in experiment.reading().items():
+        role, view = experiment.reader(name), batch[name]
+        config = experiment.models[role]
         mixed = experiment.mixed if "source" in view else None
-        outputs[role] = bert.Bert(config, experiment.run.unroll or config.layers).apply(
+        outputs[name] = bert.Bert(config, experiment.run.unroll or config.layers).apply(
             {"params": params[role]},
             view["ids"],
             view["mask"],
             words=mixed.words(params, view) if mixed else None,
-            positions=view["positions"],
-            dropout_seeds=seeds.get(role),
+            positions=view["positions"] if config.mlm else None,
+            dropout_seeds=seeds.get(name),
             want=want,
         )
     return outputs
 
 
 def batch_loss(
-    experiment: Experiment, params: Mapping[str, Any], batch: Mapping[str, Any], seeds, counts: Mapping[str, Array]
+    experiment: Experiment,
+    params: Mapping[str, Any],
+    batch: Mapping[str, Any],
+    seeds: Mapping[str, Array],
+    counts: Mapping[str, Array],
+    step: Array,
 ) -> tuple[Array, dict[str, Array]]:
     """The weighted sum of the terms on a (micro-)batch over their global counts, and the terms' sums."""
     outputs = forward(experiment, params, batch, seeds)
+    of_views = experiment.with_views(params)
     total, sums = jnp.zeros(()), {}
     for name in counts:
         term = experiment.terms[name]
-        value, extra = term(params, outputs, batch)
-        total = total + term.weight * value / jnp.maximum(counts[name], 1)
+        value, extra = term(of_views, outputs, batch, params.get(BRIDGE, {}).get(name, {}))
+        total = total + weight_at(term.weight, step) * value / jnp.maximum(counts[name], 1)
         sums |= {name: value} | {f"{name}/{key}": part for key, part in extra.items()}
     return total, sums
 
 
-def parameter_loss(experiment: Experiment, params: Mapping[str, Any]) -> tuple[Array, dict[str, Array]]:
+def parameter_loss(experiment: Experiment, params: Mapping[str, Any], step: Array) -> tuple[Array, dict[str, Array]]:
     """The weighted sum of the terms on parameters alone, and their values."""
     total, values = jnp.zeros(()), {}
     for name, term in experiment.terms.items():
         if hasattr(term, "parameters"):
             value, extra = term.parameters(params, params.get(BRIDGE, {}).get(name, {}))
-            total = total + term.weight * value
+            total = total + weight_at(term.weight, step) * value
             values |= {name: value} | {f"{name}/{key}": part for key, part in extra.items()}
     return total, values
 
@@ -171,8 +180,9 @@ def make_train_step(
 
     def gradients(trained, frozen, batch, rows, step, counts):
         def loss(trained):
-            seeds = {role: row_seeds(experiment.seed, step, rows, _stream(role)) for role in trained}
-            return batch_loss(experiment, tree.merge(trained, frozen), batch, seeds, counts)
+            views = [view for view in experiment.reading() if experiment.reader(view) in trained]
+            seeds = {view: row_seeds(experiment.seed, step, rows, _stream(view)) for view in views}
+            return batch_loss(experiment, tree.merge(trained, frozen), batch, seeds, counts, step)
 
         (total, sums), grads = jax.value_and_grad(loss, has_aux=True)(trained)
         return grads, sums | {"loss": total}
@@ -206,7 +216,7 @@ def make_train_step(
         rows = jnp.arange(experiment.data.batch, dtype=jnp.uint32)
         grads, sums = accumulated(trained, frozen, batch, rows, number, counts)
         (extra_loss, values), extra = jax.value_and_grad(
-            lambda trained: parameter_loss(experiment, tree.merge(trained, frozen)), has_aux=True
+            lambda trained: parameter_loss(experiment, tree.merge(trained, frozen), number), has_aux=True
         )(trained)
         grads = jax.tree.map(jnp.add, grads, extra)
         new, optimizer, norms = optim.update(transforms, grads, state["optimizer"], trained)
@@ -241,8 +251,9 @@ def kernel_gradients(experiment: Experiment, mesh: jax.sharding.Mesh | None = No
             everything = tree.merge(trained, frozen)
             term = experiment.terms[name]
             if hasattr(term, "parameters"):
-                return term.weight * term.parameters(everything, everything.get(BRIDGE, {}).get(name, {}))[0]
-            return batch_loss(experiment, everything, batch, {}, {name: counts[name]})[0]
+                value = term.parameters(everything, everything.get(BRIDGE, {}).get(name, {}))[0]
+                return weight_at(term.weight, state["step"]) * value
+            return batch_loss(experiment, everything, batch, {}, {name: counts[name]}, state["step"])[0]
 
         counts = term_counts(experiment, batch)
         found = {}
@@ -264,11 +275,12 @@ def kernel_gradients(experiment: Experiment, mesh: jax.sharding.Mesh | None = No
 def flops_per_step(experiment: Experiment) -> int:
     """Floating-point operations of one step's matrix products: forward, and twice that backward where it trains."""
     data, total = experiment.data, 0
-    for role, config in experiment.models.items():
-        vocab = config.vocab
-        if experiment.mixed and experiment.mixed.reader == role:
+    for view, want in experiment.reading().items():
+        role = experiment.reader(view)
+        config, vocab = experiment.models[role], experiment.models[role].vocab
+        if data.views[view].mixed_with:
             vocab += experiment.models[experiment.mixed.other].vocab
-        row = bert.flops(config, data.length, data.masking.predictions, vocab)
+        row = bert.flops(config, data.length, data.length if "transformed" in want else data.masking.predictions, vocab)
         trains = any(experiment.trains_name(f"{role}/{name}") for name in tree.flatten(bert.shapes(config)))
         total += data.batch * row * (3 if trains else 1)
     return total

@@ -175,3 +175,37 @@ def test_bad_input():
     with pytest.raises(ValueError, match="windows of other tables"):
         wide = dataclasses.replace(batches.windows, start=np.zeros(3, int), stop=np.full(3, 60))
         dataclasses.replace(batches, windows=wide)(0)
+
+
+def shared(**changes) -> Batches:
+    """A mixed reader that is given the student's cut and masks, beside the views of the other tests."""
+    again = dataclasses.replace(View("teacher", "student", 1.0, masks_of="student"), **changes)
+    return dataclasses.replace(make(), views={**VIEWS, "again": again})
+
+
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_a_view_may_share_the_masks_of_another(whole_words):
+    batches = shared()
+    batches = dataclasses.replace(batches, masking=dataclasses.replace(batches.masking, whole_words=whole_words))
+    for step in range(3):
+        batch = batches(step)
+        student, again = batch["student"], batch["again"]
+        for name in ("mask", "positions", "targets"):
+            np.testing.assert_array_equal(again[name], student[name])
+        pieces = again["source"] == 1
+        np.testing.assert_array_equal(again["ids"][pieces], student["ids"][pieces])
+        own, other = (batches.vocabularies[name] for name in ("student", "teacher"))
+        specials = {getattr(other, name): getattr(own, name) for name in ("cls", "sep", "pad", "mask")}
+        assert set(again["ids"][~pieces].tolist()) == set(specials)
+        assert student["ids"][~pieces].tolist() == [specials[piece] for piece in again["ids"][~pieces].tolist()]
+        assert not np.array_equal(batch["teacher"]["ids"], again["ids"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [({"masks_of": "other"}, "name another view"), ({"probability": 0.5}, "cut otherwise"), ({"ramp": 9}, "otherwise")],
+    ids=str,
+)
+def test_masks_are_shared_by_views_of_the_same_pieces_only(changes, match):
+    with pytest.raises(UserError, match=match):
+        shared(**changes)

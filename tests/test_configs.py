@@ -10,10 +10,12 @@ from hf_folders import check_torch_agrees
 
 from jaxdistill import bert, hf, knobs, step, tree
 from jaxdistill.bert import BertConfig
+from jaxdistill.data.views import View
 from jaxdistill.data.vocab import SPECIALS
 from jaxdistill.errors import UserError
 from jaxdistill.export import export, read_run
 from jaxdistill.initial import FromHuggingFace
+from jaxdistill.terms import AttentionScores, HiddenStates, Ramp, SoftTargets
 from jaxdistill.train import train
 
 ONE = {"devices": 1, "log_every": 1, "save_every": 3, "score_rows": 8}
@@ -117,7 +119,7 @@ def test_a_student_goes_on_at_its_full_length(tiny_inputs, tmp_path):
     ("changes", "match"),
     [
         ({"heads": 3}, "3 attention heads do not divide the width 8"),
-        ({"layers": 3}, "2 teacher layers cannot be spread evenly over 3"),
+        ({"layers": 3}, "a student of 3 layers can't follow a teacher of 2"),
         ({"positions": 8}, "length 16, but 'student' has 8 positions"),
         ({"length": 32, "positions": 32}, "length 32, but 'teacher' has \\d+ positions"),
         ({"predictions": 17}, "17 predictions do not fit a row of 16"),
@@ -196,3 +198,59 @@ def test_the_defaults_are_the_job_of_the_paper(paper):
     expected = {"batch": 4096, "steps": 250_000, "length": 128, "predictions": 20, "masking": 0.15, "mix": 0.5}
     expected |= {"optimizer": "lamb", "learning_rate": 0.00125, "teacher": "google-bert/bert-base-uncased"}
     assert expected.items() <= defaults.items()
+
+
+def twice_read(tiny_inputs, **changes):
+    """A teacher on mixed input that reads the student's own cut as well, and gives it soft targets and states."""
+    made = tiny_inputs.experiment(variant="dual", run=ONE, steps=3)
+    view = dataclasses.replace(View("teacher", "student", 1.0, masks_of="student"), **changes)
+    terms = {
+        "soft": SoftTargets("again", weight=Ramp(0.0, 1.0, 0, 2), mixed=made.mixed),
+        "hidden": HiddenStates("again", layers="top"),
+        "attention": AttentionScores("again"),
+    }
+    return dataclasses.replace(
+        made,
+        data=dataclasses.replace(made.data, views={**made.data.views, "again": view}),
+        reads={"again": "teacher"},
+        terms={**made.terms, **terms},
+    )
+
+
+def test_a_model_may_read_two_views(tiny_inputs, workdir):
+    experiment = twice_read(tiny_inputs)
+    last = finish(experiment, workdir)
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    plain = [last[name] for name in ("student_mlm", "teacher_mlm", "hidden", "attention")]
+    assert last["loss"] == pytest.approx(sum(plain) + last["soft"], rel=1e-5), "step 2: the ramp is at its end"
+    assert lines[0]["loss"] == pytest.approx(
+        sum(lines[0][name] for name in ("student_mlm", "teacher_mlm", "hidden", "attention")), rel=1e-5
+    )
+    assert last["kernel_gradient/soft"] > 0 and set(read_run(workdir).params) and last["hidden/layers"] > 0
+    names = {name for name in last if name.startswith("gradient_norm/")}
+    assert names == {f"gradient_norm/{role}" for role in ("student", "teacher", "bridge")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"masks_of": None}, "'soft' compares 'again' with 'student' position by position"),
+        ({"probability": 0.5}, "same cut"),
+        ({"mixed_with": None}, "'soft' must have the same `mixed`"),
+    ],
+    ids=str,
+)
+def test_views_of_other_pieces_are_not_compared(tiny_inputs, changes, match):
+    with pytest.raises(UserError, match=match):
+        twice_read(tiny_inputs, **changes)
+
+
+def test_terms_and_views_that_nothing_gives_are_refused(tiny_inputs):
+    made = twice_read(tiny_inputs)
+    with pytest.raises(UserError, match="no model reads the view 'again'"):
+        dataclasses.replace(made, reads={})
+    with pytest.raises(UserError, match="names the model 'other'"):
+        dataclasses.replace(made, terms={"soft": SoftTargets("other")})
+    fused = dataclasses.replace(made.models["teacher"], attention="fused", attention_dropout=0.0)
+    with pytest.raises(UserError, match="asks for the attention scores of 'again'"):
+        dataclasses.replace(made, models={**made.models, "teacher": fused})

@@ -15,7 +15,7 @@ LAYERS = [
     ["events", "seal", "checksum", "manifest"],
     ["bert", "optim", "sharding", "checkpoint", "metrics", "data/*"],
     ["hf_files", "hf_names", "model_card", "mixed"],
-    ["terms", "hf"],
+    ["terms/*", "hf"],
     ["initial"],
     ["experiment"],
     ["inputs", "memory", "step"],
@@ -41,7 +41,7 @@ MODULES = {
 
 
 def layer(module: str) -> int | None:
-    pattern = "data/*" if module.startswith("data/") else module
+    pattern = f"{folder}/*" if (folder := module.rpartition("/")[0]) else module
     return next((level for level, names in enumerate(LAYERS) if pattern in names), None)
 
 

@@ -221,7 +221,7 @@ def loss(lab):
     @jax.jit
     def sums(batch):
         counts = steps.term_counts(experiment, batch)
-        total, sums = steps.batch_loss(experiment, params, batch, {}, counts)
+        total, sums = steps.batch_loss(experiment, params, batch, {}, counts, 0)
         return sums | {f"count/{name}": count for name, count in counts.items()} | {"loss": total}
 
     return sums

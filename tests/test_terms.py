@@ -12,7 +12,7 @@ from toy_models import MODELS, STUDENT, TEACHER, random_params, view
 from jaxdistill import bert
 from jaxdistill.errors import UserError
 from jaxdistill.mixed import Mixed
-from jaxdistill.terms import BatchTerm, MaskedLM, ParameterTerm, Projection, uniform_map
+from jaxdistill.terms import BatchTerm, MaskedLM, ParameterTerm, Projection
 
 PARAMS = {"teacher": random_params(TEACHER, 1), "student": random_params(STUDENT, 2)}
 MIXED = Mixed()
@@ -67,7 +67,7 @@ def masked_lm(outputs, role, rows, mixed=False, union=False):
 
 
 def test_masked_lm_is_that_of_a_plain_loop(outputs):
-    total, extra = MaskedLM("student")(JOINT, outputs, BATCH)
+    total, extra = MaskedLM("student")(JOINT, outputs, BATCH, {})
     nats, hits = masked_lm(outputs, "student", BATCH["student"])
     assert total.dtype == jnp.float32 and float(total) == pytest.approx(nats, rel=1e-5)
     assert float(extra["accuracy"]) == hits
@@ -76,7 +76,7 @@ def test_masked_lm_is_that_of_a_plain_loop(outputs):
 def test_a_mixed_reader_has_two_softmaxes_and_never_their_union(outputs):
     rows = BATCH["teacher"]
     assert {0, 1} == set(rows["target_source"][rows["targets"] >= 0].tolist())
-    total, extra = MaskedLM("teacher", mixed=MIXED)(JOINT, outputs, BATCH)
+    total, extra = MaskedLM("teacher", mixed=MIXED)(JOINT, outputs, BATCH, {})
     nats, hits = masked_lm(outputs, "teacher", rows, mixed=True)
     union, _ = masked_lm(outputs, "teacher", rows, mixed=True, union=True)
     assert float(total) == pytest.approx(nats, rel=1e-5) and float(extra["accuracy"]) == hits
@@ -92,8 +92,8 @@ def test_pieces_of_one_vocabulary_do_not_compete_with_those_of_the_other(outputs
             | {"output_bias": BIASES + 50 * np.eye(STUDENT.vocab, dtype=np.float32)[0]}
         }
     }
-    assert float(term(loud, outputs, own_only)[0]) == float(term(JOINT, outputs, own_only)[0])
-    gradient = jax.grad(lambda p: term(p, outputs, own_only)[0])(JOINT)
+    assert float(term(loud, outputs, own_only, {})[0]) == float(term(JOINT, outputs, own_only, {})[0])
+    gradient = jax.grad(lambda p: term(p, outputs, own_only, {})[0])(JOINT)
     assert not np.any(gradient["bridge"]["mixed"]["output_bias"]) and not np.any(
         gradient["student"]["embeddings"]["word"]
     )
@@ -108,7 +108,7 @@ def test_the_count_is_of_the_masked_positions():
 def test_padding_and_the_order_of_rows_change_nothing(outputs, role):
     rows = BATCH[role]
     term = MaskedLM(role, mixed=MIXED if role == "teacher" else None)
-    total, extra = term(JOINT, outputs, BATCH)
+    total, extra = term(JOINT, outputs, BATCH, {})
     more = {
         "ids": (1, 5),
         "mask": (1, False),
@@ -120,7 +120,7 @@ def test_padding_and_the_order_of_rows_change_nothing(outputs, role):
     wider = {n: np.pad(x, ((0, 0), (0, more[n][0])), constant_values=more[n][1]) for n, x in rows.items()}
     shuffled = {name: value[[2, 0, 1]] for name, value in rows.items()}
     for changed in (wider, shuffled):
-        again, same = term(JOINT, outputs_of(role, changed), {role: changed})
+        again, same = term(JOINT, outputs_of(role, changed), {role: changed}, {})
         assert float(again) == pytest.approx(float(total), rel=1e-6) and float(same["accuracy"]) == float(
             extra["accuracy"]
         )
@@ -281,16 +281,6 @@ def test_what_only_one_model_has_is_left_out():
     bridge = term.init(jax.random.key(1), params)
     whole, part = (float(term.parameters(p, bridge)[0]) for p in (PARAMS, params))
     assert part < whole
-
-
-def test_layers_are_spread_evenly():
-    assert uniform_map(12, 6) == (1, 3, 5, 7, 9, 11)
-    assert uniform_map(12, 4) == (2, 5, 8, 11)
-    assert uniform_map(3, 3) == (0, 1, 2)
-    with pytest.raises(UserError, match="12 teacher layers cannot be spread evenly over 5"):
-        uniform_map(12, 5)
-    with pytest.raises(UserError, match="choose a student depth"):
-        uniform_map(4, 6)
 
 
 def test_projection_refuses_models_that_it_can_not_map():

@@ -42,8 +42,20 @@ class Batches(CutWindows):
             raise UserError("there is no window to make batches of: the corpus is empty")
         self.masking.check(self.windows.length)
         self._order[0]  # Grain's first look-up sets it up, and is not safe in several threads.
-        for view in self.views.values():
+        for name, view in self.views.items():
             self._cutter(view)
+            if view.masks_of is not None:
+                shared = self.views.get(view.masks_of)
+                if shared is None or shared.masks_of is not None:
+                    raise UserError(
+                        f"the view {name!r} is to share the masks of {view.masks_of!r}: name another view "
+                        "that has masks of its own"
+                    )
+                if view.cut is None or view.cut != shared.cut:
+                    raise UserError(
+                        f"the view {name!r} is to share the masks of {view.masks_of!r}, whose words are "
+                        "cut otherwise: only views of the same pieces can"
+                    )
 
     def __call__(self, step: int, process: int = 0, processes: int = 1) -> Batch:
         """One process's share of a step's batch: its rows are `[process * batch / processes, ...)` of the whole.
@@ -109,13 +121,13 @@ class Batches(CutWindows):
     def _view(
         self, role: str, view: View, lines: Lines, words: np.ndarray | None, step: int, rows: np.ndarray
     ) -> dict[str, np.ndarray]:
-        cutter = self._cutter(view)
+        cutter, owner = self._cutter(view), view.masks_of or role
         cuts = choose_cuts(cutter, lines, view.mixing(step), self._keys(step, rows, "mix", role))
         layout: Layout = lay_out(cutter.own, cutter.table, cuts, lines, self.windows.length)
         if words is None:
-            slots = choose_pieces(cutter, layout, self.masking, self._keys(step, rows, "pieces", role))
-            actions = self._keys(step, rows, "action", role)
+            slots = choose_pieces(cutter, layout, self.masking, self._keys(step, rows, "pieces", owner))
+            actions = self._keys(step, rows, "action", owner)
         else:
             slots, _ = slots_of_words(layout, lines, words, self.masking.predictions)
             actions = self._keys(step, rows, "action")
-        return apply(cutter, layout, slots, self.masking, actions, self._keys(step, rows, "random", role))
+        return apply(cutter, layout, slots, self.masking, actions, self._keys(step, rows, "random", owner))

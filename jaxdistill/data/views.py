@@ -21,18 +21,27 @@ class View:
       mixed_with: the name of another vocabulary that some words are cut with; none by default.
       probability: a word is cut with the other one with this probability, drawn per word and per step.
       ramp: the probability rises from 0 linearly over this many steps; 0 has it constant.
+      masks_of: the view, of the same cut, whose masked positions and random pieces it shares; its own when None.
     """
 
     vocabulary: str
     mixed_with: str | None = None
     probability: float = 0.5
     ramp: int = 0
+    masks_of: str | None = None
 
     def __post_init__(self):
         if not 0.0 <= self.probability <= 1.0:
             raise UserError(f"mixing probability {self.probability} is not between 0 and 1")
         if self.ramp < 0:
             raise UserError(f"mixing ramp {self.ramp} is negative: give a number of steps, 0 for none")
+
+    @property
+    def cut(self) -> str | None:
+        """The vocabulary that all words are cut with; None where it differs from word to word."""
+        if self.mixed_with is None or self.probability == 0:
+            return self.vocabulary
+        return self.mixed_with if self.probability == 1 and not self.ramp else None
 
     def mixing(self, step: int) -> float:
         """The probability of the other vocabulary at a step."""

@@ -1,0 +1,56 @@
+"""Attention scores of the student that follow the teacher's."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdistill import bert
+from jaxdistill.terms.following import Following
+from jaxdistill.terms.maps import Kind, layer_map
+from jaxdistill.terms.term import Array, Models, Sums
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionScores(Following):
+    """TinyBERT's (1/h)·Σ MSE of the scores QKᵀ/√d before the softmax (arXiv 1909.10351), summed over mapped layers.
+
+    Mean over pairs of a real query and a real key only; the authors' code averages over padding too, which is the same
+    where there is none.
+
+    Attributes:
+      layers: which teacher layer each student layer follows.
+    """
+
+    layers: Kind = "uniform"
+
+    def check(self, models: Models) -> None:
+        """Raises UserError when heads differ in number, or depths can't be mapped."""
+        super().check(models)
+        self.check_equal(models, "heads", "Give the student as many heads, or leave the attention term out")
+        layer_map(self.layers, models[self.teacher].layers, models[self.student].layers)
+
+    def want(self) -> dict[str, frozenset[str]]:
+        """The attention scores of every layer."""
+        return self.wants("scores")
+
+    def count(self, batch: Mapping[str, Any]) -> Array:
+        """Pairs of real positions of one row, in the batch; float32, for they are many."""
+        return jnp.sum(jnp.square(jnp.sum(batch[self.student]["mask"], axis=1).astype(jnp.float32)))
+
+    def __call__(
+        self,
+        params: Mapping[str, Any],
+        outputs: Mapping[str, bert.Outputs],
+        batch: Mapping[str, Any],
+        bridge: Mapping[str, Any],
+    ) -> Sums:
+        """The summed squares, mean over heads."""
+        teacher, student = outputs[self.teacher].scores, outputs[self.student].scores
+        chosen = jnp.asarray(layer_map(self.layers, len(teacher), len(student)))
+        real = batch[self.student]["mask"]
+        pairs = (real[:, :, None] & real[:, None, :])[None, :, None]
+        squares = jnp.where(pairs, jnp.square(student - jax.lax.stop_gradient(teacher[chosen])), 0.0)
+        return jnp.sum(squares) / student.shape[2], {}

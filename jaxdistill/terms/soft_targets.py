@@ -1,0 +1,101 @@
+"""Soft targets: the student's distribution over the vocabulary follows the teacher's."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdistill import bert, losses
+from jaxdistill.errors import UserError
+from jaxdistill.mixed import Mixed
+from jaxdistill.terms.following import Following
+from jaxdistill.terms.term import Array, Models, Sums
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftTargets(Following):
+    """T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)), summed over the vocabulary; mean over positions (arXiv 1503.02531).
+
+    DistilBERT (arXiv 1910.01108) takes all real positions. Logits are formed for some positions of each row at a time,
+    forward and backward, so the whole tensor of them never exists.
+
+    Attributes:
+      temperature: T; T² keeps the gradient in proportion when T changes.
+      masked_only: the masked positions instead of all real ones.
+      mixed: the teacher reads the student's pieces through `Mixed`, and is scored over them.
+      chunk: positions of each row whose logits are formed together.
+    """
+
+    temperature: float = 2.0
+    masked_only: bool = False
+    mixed: Mixed | None = None
+    chunk: int = 16
+
+    @property
+    def model(self) -> str:
+        """The view that `mixed` is about."""
+        return self.teacher
+
+    def check(self, models: Models) -> None:
+        """Raises UserError when the vocabularies differ, a head is missing or a number makes no sense."""
+        super().check(models)
+        if not 0 < self.temperature < math.inf or self.chunk < 1:
+            raise UserError(f"soft targets with temperature={self.temperature}, chunk={self.chunk}: both are above 0")
+        for name in (self.teacher, self.student):
+            if not models[name].mlm:
+                raise UserError(f"soft targets need an MLM head, which {name!r} does not have: set mlm=True")
+        if self.mixed is None:
+            self.check_equal(models, "vocab", "A teacher that reads mixed input can be scored over the student's")
+
+    def want(self) -> dict[str, frozenset[str]]:
+        """The MLM transform, at the masked positions or everywhere."""
+        return self.wants() if self.masked_only else self.wants("transformed")
+
+    def count(self, batch: Mapping[str, Any]) -> Array:
+        """Real positions in the batch, or masked ones."""
+        return jnp.sum(self._real(batch))
+
+    def _real(self, batch: Mapping[str, Any]) -> Array:
+        view = batch[self.student]
+        return view["targets"] >= 0 if self.masked_only else view["mask"]
+
+    def __call__(
+        self,
+        params: Mapping[str, Any],
+        outputs: Mapping[str, bert.Outputs],
+        batch: Mapping[str, Any],
+        bridge: Mapping[str, Any],
+    ) -> Sums:
+        """The summed divergence, and at how many positions both have the same best piece (`agreement`)."""
+        teacher, student = (
+            (params[name]["embeddings"]["word"], params[name]["mlm"]["bias"]) for name in (self.teacher, self.student)
+        )
+        if self.mixed is not None:
+            teacher = self.mixed.table(params), self.mixed.bias(params)
+        where = "predictions" if self.masked_only else "transformed"
+        vectors = [getattr(outputs[name], where) for name in (self.teacher, self.student)]
+
+        @jax.checkpoint
+        def sums(teacher_vectors, student_vectors, real):
+            target = jax.lax.stop_gradient(bert.logits(teacher_vectors, *teacher))
+            scores = bert.logits(student_vectors, *student)
+            nats = losses.divergence(target, scores, self.temperature)
+            same = jnp.argmax(target, -1) == jnp.argmax(scores, -1)
+            return jnp.sum(jnp.where(real, nats, 0.0)), jnp.sum(jnp.where(real & same, 1.0, 0.0))
+
+        def body(totals, part):
+            return jax.tree.map(jnp.add, totals, sums(*part)), None
+
+        parts = [_cut(x, self.chunk) for x in (*vectors, self._real(batch))]
+        (nats, same), _ = jax.lax.scan(body, (jnp.zeros(()), jnp.zeros(())), parts)
+        return nats, {"agreement": same}
+
+
+def _cut(x: Array, chunk: int) -> Array:
+    """[batch, length, ...] → [pieces, batch, chunk, ...], padded with zeros; rows stay on their devices."""
+    chunk = min(chunk, x.shape[1])
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % chunk), *[(0, 0)] * (x.ndim - 2)))
+    return jnp.swapaxes(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 0, 1)

@@ -117,6 +117,23 @@ def report(records: list[dict], base: str) -> None:
             print(f"| {contestant} | {len(seeds)} | " + " | ".join(cells) + f" | {minutes:.1f} |")
 
 
+def report_mechanism(records: list[dict]) -> None:
+    """What the terms pulled and explained at the last step, and the teacher before and after; means over the seeds."""
+    print("\n| contestant | what | mean | from | to |\n|---|---|---|---|---|")
+    for contestant in dict.fromkeys(record["contestant"] for record in records):
+        found: dict[str, list[float]] = {}
+        for record in (record for record in records if record["contestant"] == contestant):
+            for name, value in record["last"].items():
+                if name.startswith("kernel_gradient/") or "/explained/" in name or "/size/" in name:
+                    found.setdefault(name, []).append(value)
+            for corpus, scores in record["scores"].items():
+                for role in ("teacher before", "teacher"):
+                    if role in scores:
+                        found.setdefault(f"{role}, {corpus}", []).append(scores[role]["piece_accuracy"])
+        for name, values in found.items():
+            print(f"| {contestant} | {name} | {np.mean(values):.4g} | {min(values):.4g} | {max(values):.4g} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("contestants", nargs="*", help="VARIANT or VARIANT:knob=value,...")
@@ -162,6 +179,7 @@ def main() -> None:
     if not records:
         sys.exit(f"{options.out} holds no finished run yet")
     report(records, options.base)
+    report_mechanism(records)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.views import View
 from jaxdistill.data.vocab import read_vocabulary
+from jaxdistill.errors import UserError
 from jaxdistill.experiment import BertConfig, Data, Experiment
 from jaxdistill.hf import find_tokenizer, read_config
 from jaxdistill.initial import FromHuggingFace, Random
@@ -64,6 +65,8 @@ def config(
     The defaults are the paper's job on 32 TPU cores; the micro-batch is chosen by device memory, so that it runs
     anywhere. Variants see the same windows, and start, masks and dropout of the student depend on the seed alone.
     """
+    if start and neighbours:
+        raise UserError("neighbours is for a random start: leave it or start out")
     shape = read_config(teacher, revision=revision)
     how = {
         "dropout": dropout,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.views import View
 from jaxdistill.data.vocab import read_vocabulary
+from jaxdistill.errors import UserError
 from jaxdistill.experiment import BertConfig, Data, Experiment
 from jaxdistill.hf import read_config
 from jaxdistill.initial import FromHuggingFace, Random
@@ -21,6 +22,7 @@ def config(
     predictions: Annotated[int, "masked positions in a row, at most"] = 20,
     whole_words: Annotated[bool, "mask whole words"] = False,
     start: Annotated[str, "a BERT folder or hub id to train further; at random when empty", "Model"] = "",
+    revision: Annotated[str | None, "the hub's branch, tag or commit of that model"] = None,
     hidden: Annotated[int, "width, when it starts at random"] = 256,
     layers: Annotated[int, "layers, when it starts at random"] = 4,
     heads: Annotated[int, "attention heads, when it starts at random"] = 4,
@@ -37,8 +39,10 @@ def config(
     seed: Annotated[int, "of the start, the order, the masks and the dropout"] = 0,
 ) -> Experiment:
     """Masked-language modelling of one model (Devlin et al., arXiv 1810.04805), from scratch or from a folder."""
+    if start and neighbours:
+        raise UserError("neighbours is for a random start: leave it or start out")
     if start:
-        shape = read_config(start)
+        shape = read_config(start, revision=revision)
     else:
         size = read_vocabulary(vocabulary).size
         shape = BertConfig(vocab=size, hidden=hidden, layers=layers, heads=heads, ffn=4 * hidden, positions=positions)
@@ -61,7 +65,7 @@ def config(
             held_out=held_out,
         ),
         models={"model": model},
-        start={"model": FromHuggingFace(start) if start else Random(neighbours)},
+        start={"model": FromHuggingFace(start, revision) if start else Random(neighbours)},
         terms={"mlm": MaskedLM("model")},
         optimizers={"model": Optimizer(optimizer, learning_rate, warmup)},
         steps=steps,

@@ -130,6 +130,7 @@ def test_a_student_goes_on_at_its_full_length(tiny_inputs, tmp_path):
         ({"teacher_learning_rate": -1.0}, "learning_rate=-1.0"),
         ({"batch": 0}, "batch=0 must be at least 1"),
         ({"steps": 0}, "steps=0"),
+        ({"start": "folder", "neighbours": True}, "neighbours is for a random start"),
         ({"teacher": "no/such/folder"}, "no/such/folder does not exist"),
         ({"vocabulary": "no/vocab.txt"}, "no/vocab.txt does not exist"),
     ],

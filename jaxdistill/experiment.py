@@ -127,6 +127,7 @@ class Experiment:
             if self.reader(view) not in self.models:
                 raise UserError(f"no model reads the view {view!r}: name it after one of {sorted(self.models)}")
         self.data.masking.check(self.data.length)
+        self.data.masking.check_rarity(self.data.views.values(), self.data.batch)
         self._check_views()
         shapes = self.with_views(self.models)
         for name, term in self.terms.items():

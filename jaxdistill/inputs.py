@@ -65,4 +65,5 @@ def make_batches(data: Data, inputs: Inputs, seed: int) -> Batches:
         data.batch,
         masking=data.masking,
         seed=seed,
+        counts=inputs.corpus.lexicon.counts,
     )

@@ -33,7 +33,7 @@ class Setting:
 def setting_of(config: Mapping[str, Any]) -> Setting:
     """How a run is measured at its end, from the config in its manifest."""
     masking = {name: value for name, value in config["data"]["masking"].items() if name != "type"}
-    return Setting(config["data"]["length"], Masking(**masking | {"whole_words": False}), config["run"]["score_rows"])
+    return Setting(config["data"]["length"], Masking(**masking).scored(), config["run"]["score_rows"])
 
 
 def measure(

@@ -256,7 +256,7 @@ class _Run:
 
     def _score(self, rows: int) -> dict[str, evaluate.Scores]:
         data = self.experiment.data
-        held_out = self._held_out.held_out(dataclasses.replace(data.masking, whole_words=False), rows=rows)
+        held_out = self._held_out.held_out(data.masking.scored(), rows=rows)
         params = steps.params(self.state)
         models = {
             role: evaluate.Model(config, params[role], self.vocabularies[data.views[role].vocabulary])

@@ -1,4 +1,6 @@
 import dataclasses
+import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,20 +13,53 @@ from jaxdistill.data.views import View
 from jaxdistill.errors import UserError
 
 
+def words_by_loops(batches: Batches, step: int, row: int) -> list[int]:
+    window = int(batches.order(np.array([step * batches.batch + row]))[0])
+    return batches.words[batches.windows.start[window] : batches.windows.stop[window]].tolist()
+
+
+def pieces_by_loops(batches: Batches, role: str, step: int, row: int) -> list[tuple[int, int, int]]:
+    """The pieces of one row of one view: id, source, the word's place."""
+    view, room = batches.views[role], batches.windows.length - 2
+    names = [view.vocabulary, view.mixed_with]
+    probability = view.probability * (min(1.0, step / view.ramp) if view.ramp else 1.0)
+    pieces = []
+    for place, word in enumerate(words_by_loops(batches, step, row)):
+        drawn = unit(bits(key(batches.seed, "mix", role, step), row, place))
+        source = int(view.mixed_with is not None and drawn < probability)
+        cut = cut_of(batches.tables, batches.vocabularies, names[source], word, room)
+        pieces += [(piece, source, place) for piece in cut]
+    return pieces
+
+
+def slots_by_rarity(batches: Batches, role: str, step: int, row: int) -> list[int]:
+    """One row's share of a race between the pieces of its eight rows, the first of them if they are too many."""
+    masking, view = batches.masking, batches.views[role]
+    name = view.mixed_with or view.vocabulary
+    counts = Counter()
+    for word, count in enumerate(batches.counts.tolist()):
+        for piece in cut_of(batches.tables, batches.vocabularies, name, word, batches.windows.length - 2):
+            counts[piece] += count
+    arrivals, total = [], 0
+    for other in range(row // 8 * 8, row // 8 * 8 + 8):
+        pieces = pieces_by_loops(batches, role, step, other)
+        total += len(pieces)
+        for position, (piece, _, _) in enumerate(pieces, 1):
+            if piece != batches.vocabularies[name].unk:
+                drawn = unit(bits(key(batches.seed, "pieces", role, step), other, position))
+                wait = -math.log(1 - drawn) * max(counts[piece], 1) ** masking.rarity
+                arrivals.append((wait, other, position))
+    first = sorted(arrivals)[: math.ceil(masking.rate * total)]
+    return sorted([position for _, other, position in first if other == row][: masking.predictions])
+
+
 def row_by_loops(batches: Batches, role: str, step: int, row: int) -> dict[str, list]:
     """One row of one view, a word and a piece at a time."""
     view, masking, seed = batches.views[role], batches.masking, batches.seed
     length, vocabularies, tables = batches.windows.length, batches.vocabularies, batches.tables
     names = [view.vocabulary, view.mixed_with]
-    window = int(batches.order(np.array([step * batches.batch + row]))[0])
-    words = batches.words[batches.windows.start[window] : batches.windows.stop[window]].tolist()
-    probability = view.probability * (min(1.0, step / view.ramp) if view.ramp else 1.0)
+    words, pieces = words_by_loops(batches, step, row), pieces_by_loops(batches, role, step, row)
     own = vocabularies[view.vocabulary]
-
-    pieces = []  # (id, source, word's place)
-    for place, word in enumerate(words):
-        source = int(view.mixed_with is not None and unit(bits(key(seed, "mix", role, step), row, place)) < probability)
-        pieces += [(piece, source, place) for piece in cut_of(tables, vocabularies, names[source], word, length - 2)]
 
     if masking.whole_words:
         cuts = {p: [cut_of(tables, vocabularies, n, w, length - 2) for n in vocabularies] for p, w in enumerate(words)}
@@ -45,6 +80,8 @@ def row_by_loops(batches: Batches, role: str, step: int, row: int) -> dict[str, 
             chosen.add(place)
             used += cost[place]
         slots = [i + 1 for i, (_, _, place) in enumerate(pieces) if place in chosen]
+    elif masking.rarity:
+        slots = slots_by_rarity(batches, role, step, row)
     else:
         able = [i + 1 for i, (piece, s, _) in enumerate(pieces) if piece != vocabularies[names[s]].unk]
         able.sort(key=lambda position: bits(key(seed, "pieces", role, step), row, position))
@@ -81,15 +118,28 @@ def test_equals_the_plain_loops(whole_words, shares, length, rate):
     masking = Masking(rate=rate, mask=shares[0], random=shares[1], predictions=6, whole_words=whole_words)
     views = {**VIEWS, "ramped": View("student", "teacher", probability=0.9, ramp=7), "plain": View("teacher")}
     batches = make(length, masking=masking, views=views)
-    for step in (0, 1, 5, 40):
+    check_against_loops(batches, (0, 1, 5, 40))
+
+
+def check_against_loops(batches: Batches, steps) -> None:
+    for step in steps:
         batch = batches(step)
-        assert list(batch) == list(views)
-        for role in views:
+        assert list(batch) == list(batches.views)
+        for role in batches.views:
             for row in range(batches.batch):
                 expected = row_by_loops(batches, role, step, row)
                 assert set(batch[role]) == set(expected)
                 for name, values in expected.items():
                     assert batch[role][name][row].tolist() == values, (role, step, row, name)
+
+
+ONE_CUT = {"plain": View("teacher"), "other": View("teacher", "student", 1.0)}
+
+
+@pytest.mark.parametrize(("rarity", "rate"), [(0.7, 0.15), (0.7, 0.4), (2.0, 1.0)])
+def test_rarity_equals_the_plain_loops(rarity, rate):
+    masking = Masking(rate=rate, predictions=6, rarity=rarity)
+    check_against_loops(make(masking=masking, views=ONE_CUT, batch=16), (0, 3))
 
 
 def test_shapes_and_types():
@@ -103,10 +153,10 @@ def test_shapes_and_types():
         assert ("source" in view) == ("target_source" in view) == (role == "teacher")
 
 
-@pytest.mark.parametrize("whole_words", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"whole_words": True}, {"rarity": 0.7}], ids=str)
 @pytest.mark.parametrize("processes", [2, 4, 8])
-def test_processes_together_give_the_batch(processes, whole_words):
-    batches = make(masking=Masking(predictions=6, whole_words=whole_words))
+def test_processes_together_give_the_batch(processes, changes):
+    batches = make(masking=Masking(predictions=6, **changes), views=ONE_CUT if "rarity" in changes else VIEWS, batch=64)
     for step in (0, 17):
         parts = [batches(step, process, processes) for process in range(processes)]
         joined = {r: {n: np.concatenate([part[r][n] for part in parts]) for n in parts[0][r]} for r in parts[0]}
@@ -169,12 +219,28 @@ def test_bad_input():
         dataclasses.replace(batches, vocabularies={"student": batches.vocabularies["student"]})
     with pytest.raises(ValueError, match=r"a word has 48 pieces, a window 22: .* fit_tables"):
         dataclasses.replace(batches, tables=toy_as_cut(24)[3])
+    rare = Masking(predictions=6, rarity=0.7)
+    with pytest.raises(UserError, match="groups of 8 rows, which do not divide 12 rows"):
+        make(masking=rare, views=ONE_CUT, batch=12)
+    with pytest.raises(UserError, match="do not divide a process's 4 rows"):
+        make(masking=rare, views=ONE_CUT, batch=8)(0, 0, 2)
+    with pytest.raises(UserError, match="rarity needs a count for each piece"):
+        make(masking=rare)
+    with pytest.raises(ValueError, match="needs the counts"):
+        dataclasses.replace(make(masking=rare, views=ONE_CUT), counts=None)
     empty = dataclasses.replace(batches.windows, start=np.zeros(0, np.int64), stop=np.zeros(0, np.int64))
     with pytest.raises(UserError, match="no window"):
         dataclasses.replace(batches, windows=empty)
     with pytest.raises(ValueError, match="windows of other tables"):
         wide = dataclasses.replace(batches.windows, start=np.zeros(3, int), stop=np.full(3, 60))
         dataclasses.replace(batches, windows=wide)(0)
+
+
+def test_rarity_is_shared_by_views_of_the_same_pieces():
+    again = View("teacher", "student", 1.0, masks_of="student")
+    batch = make(masking=Masking(predictions=6, rarity=0.7), views={"student": View("student"), "again": again})(0)
+    np.testing.assert_array_equal(batch["again"]["positions"], batch["student"]["positions"])
+    np.testing.assert_array_equal(batch["again"]["targets"], batch["student"]["targets"])
 
 
 def shared(**changes) -> Batches:

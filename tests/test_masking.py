@@ -83,6 +83,37 @@ def test_shares_are_what_the_settings_say():
         assert (np.delete(counts, vocab.specials) > 0).all()
 
 
+def test_a_single_draw_by_rarity_has_the_odds_of_its_definition():
+    """One position of each group: each has the share count^-0.7 of its group's sum."""
+    masking = Masking(rate=1e-9, mask=0.0, random=0.0, predictions=6, rarity=0.7)
+    batches = make(masking=masking, views={"student": View("student")}, batch=256)
+    vocab = batches.vocabularies["student"]
+    counts = np.zeros(vocab.size)
+    for word, count in enumerate(batches.counts):
+        for piece in cut_of(batches.tables, batches.vocabularies, "student", word, 22):
+            counts[piece] += count
+    odds = np.maximum(counts, 1) ** -0.7
+    odds[list(vocab.specials)] = 0
+    found, expected, variance = np.zeros((3, vocab.size))
+    for step in range(60):
+        view = batches(step)["student"]
+        used = view["targets"] >= 0
+        assert (used.reshape(32, -1).sum(axis=1) == 1).all()
+        found += np.bincount(view["targets"][used], minlength=vocab.size)
+        for group in view["ids"].reshape(32, -1):
+            shares = np.bincount(group, minlength=vocab.size) * odds
+            shares /= shares.sum()
+            expected += shares
+            variance += shares * (1 - shares)
+    assert expected.max() > 9 * np.median(expected), "some pieces are much rarer than others"
+    np.testing.assert_array_less(np.abs(found - expected), 5 * np.sqrt(variance) + 1e-9)
+
+
+def test_held_out_scores_are_of_plain_masking():
+    masking = Masking(rate=0.3, mask=0.0, random=0.5, predictions=9, rarity=0.7)
+    assert masking.scored() == Masking(rate=0.3, predictions=9)
+
+
 def test_row_with_nothing_to_predict():
     words, _, vocabularies, tables, windows = toy(12)
     unknown = np.zeros_like(words)  # every word is [UNK] under every vocabulary
@@ -97,6 +128,8 @@ def test_row_with_nothing_to_predict():
 
 
 def test_bad_settings():
-    for wrong in ({"rate": 0}, {"rate": 1.1}, {"mask": 0.8, "random": 0.3}, {"mask": -0.1}, {"predictions": 0}):
+    shares = ({"rate": 0}, {"rate": 1.1}, {"mask": 0.8, "random": 0.3}, {"mask": -0.1}, {"predictions": 0})
+    rarities = ({"rarity": -1.0}, {"rarity": math.inf}, {"rarity": math.nan}, {"rarity": 0.7, "whole_words": True})
+    for wrong in (*shares, *rarities):
         with pytest.raises(UserError):
             Masking(**wrong)

@@ -71,7 +71,8 @@ def cut_of(tables, vocabularies, name: str, word: int, room: int) -> list[int]:
 def make(length=24, batch=8, masking=None, views=VIEWS, seed=3, **more) -> Batches:
     words, _, vocabularies, tables, windows = toy(length, **more)
     masking = masking or Masking(predictions=6)
-    return Batches(words, windows, vocabularies, tables, views, batch, masking, seed)
+    counts = 10 ** (np.arange(LEXICON) % 7) // 10  # Made up: 0, 1, 10, ..., 100,000.
+    return Batches(words, windows, vocabularies, tables, views, batch, masking, seed, counts)
 
 
 def bits(start: int, *coordinates: int) -> int:

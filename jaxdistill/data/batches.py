@@ -8,7 +8,7 @@ import grain
 import numpy as np
 
 from jaxdistill.data.draws import draw, key
-from jaxdistill.data.masking import Masking, apply, choose_pieces, choose_words, slots_of_words
+from jaxdistill.data.masking import GROUP, Masking, apply, choose_pieces, choose_words, slots_of_words
 from jaxdistill.data.views import Cutter, Layout, Lines, View, choose_cuts, lay_out, make_cutter, read_lines
 from jaxdistill.data.windows import CutWindows
 from jaxdistill.errors import UserError
@@ -27,12 +27,14 @@ class Batches(CutWindows):
       batch: rows of the global batch.
       masking: what is masked.
       seed: of the order and of every draw.
+      counts: how often each word is in the corpus, int64 [words]; needed when masking goes by rarity.
     """
 
     views: Mapping[str, View]
     batch: int
     masking: Masking = field(default_factory=Masking)
     seed: int = 0
+    counts: np.ndarray | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -41,6 +43,9 @@ class Batches(CutWindows):
         if not len(self.windows):
             raise UserError("there is no window to make batches of: the corpus is empty")
         self.masking.check(self.windows.length)
+        self.masking.check_rarity(self.views.values(), self.batch)
+        if self.masking.rarity and self.counts is None:
+            raise ValueError("masking by rarity needs the counts of the lexicon's words")
         self._order[0]  # Grain's first look-up sets it up, and is not safe in several threads.
         for name, view in self.views.items():
             self._cutter(view)
@@ -82,6 +87,10 @@ class Batches(CutWindows):
         if self.batch % processes:
             raise UserError(f"a batch of {self.batch} rows does not divide over {processes} processes")
         share = self.batch // processes
+        if self.masking.rarity and share % GROUP:
+            raise UserError(
+                f"rarity is drawn over groups of {GROUP} rows, which do not divide a process's {share} rows"
+            )
         return np.arange(process * share, (process + 1) * share)
 
     def order(self, places: np.ndarray) -> np.ndarray:
@@ -109,6 +118,16 @@ class Batches(CutWindows):
         """Words that every vocabulary can write, bool [words]."""
         return np.all(list(self.writable.values()), axis=0)
 
+    @functools.cached_property
+    def _waits(self) -> dict[str, np.ndarray]:
+        """For each vocabulary max(count, 1)^rarity of its pieces, float64 [pieces]."""
+        waits = {}
+        for name, table in self.tables.items():
+            counts = np.repeat(self.counts, table.lengths)
+            found = np.bincount(table.pieces, weights=counts, minlength=self.vocabularies[name].size)
+            waits[name] = np.maximum(found, 1.0) ** self.masking.rarity
+        return waits
+
     def _keys(self, step: int, rows: np.ndarray, *purpose: str) -> np.ndarray:
         return draw(key(self.seed, *purpose, step), rows)
 
@@ -125,7 +144,10 @@ class Batches(CutWindows):
         cuts = choose_cuts(cutter, lines, view.mixing(step), self._keys(step, rows, "mix", role))
         layout: Layout = lay_out(cutter.own, cutter.table, cuts, lines, self.windows.length)
         if words is None:
-            slots = choose_pieces(cutter, layout, self.masking, self._keys(step, rows, "pieces", owner))
+            waits = None
+            if self.masking.rarity:
+                waits = np.concatenate([self._waits[name] for name in (view.vocabulary, view.mixed_with) if name])
+            slots = choose_pieces(cutter, layout, self.masking, self._keys(step, rows, "pieces", owner), waits)
             actions = self._keys(step, rows, "action", owner)
         else:
             slots, _ = slots_of_words(layout, lines, words, self.masking.predictions)

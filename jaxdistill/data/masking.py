@@ -1,14 +1,19 @@
 """BERT's masking: which positions are predicted, and what the model reads there."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxdistill.data.draws import below, draw, uniform
-from jaxdistill.data.views import Cutter, Layout, Lines
+from jaxdistill.data.views import Cutter, Layout, Lines, View
 from jaxdistill.data.windows import runs
 from jaxdistill.errors import UserError
 
+GROUP = 8
+"""Consecutive rows of the global batch over which positions are drawn by rarity, whatever the number of processes."""
+
+_STEEPEST = 10.0
 _NEVER = np.uint64(2**64 - 1)
 _PLACE = 16  # low bits of a sort key that hold the position
 
@@ -23,6 +28,9 @@ class Masking:
       random: of these, the share that it reads as a random piece; the rest it reads as they are.
       predictions: at most so many positions in a row.
       whole_words: mask the same words, with all their pieces, in all views; otherwise every view draws its own pieces.
+      rarity: when above 0, ⌈rate x pieces⌉ positions of each `GROUP` of rows are drawn without replacement, with
+        probability proportional to max(count of the piece, 1)^-rarity (DistilBERT, arXiv 1910.01108, has 0.7). Rows of
+        rare pieces then have more than others; what a row draws beyond `predictions` is not masked.
     """
 
     rate: float = 0.15
@@ -30,6 +38,7 @@ class Masking:
     random: float = 0.1
     predictions: int = 20
     whole_words: bool = False
+    rarity: float = 0.0
 
     def __post_init__(self):
         if not 0.0 < self.rate <= 1.0:
@@ -40,6 +49,10 @@ class Masking:
             )
         if self.predictions < 1:
             raise UserError(f"predictions {self.predictions}: give at least 1 per row")
+        if not 0 <= self.rarity <= _STEEPEST:
+            raise UserError(f"rarity {self.rarity}: it must be 0, for none, to {_STEEPEST:g}")
+        if self.rarity and self.whole_words:
+            raise UserError("rarity is of pieces: leave it or whole_words out")
 
     def check(self, length: int) -> None:
         """Raises UserError when rows of `length` positions are too short for the predictions, or too long to sort."""
@@ -47,6 +60,17 @@ class Masking:
             raise UserError(f"rows of {length} positions: give less than {1 << _PLACE}")
         if self.predictions > length:
             raise UserError(f"{self.predictions} predictions do not fit a row of {length} positions: give fewer")
+
+    def check_rarity(self, views: Iterable[View], batch: int) -> None:
+        """Raises UserError when positions of these views or of batches of so many rows can't be drawn by rarity."""
+        if self.rarity and batch % GROUP:
+            raise UserError(f"rarity is drawn over groups of {GROUP} rows, which do not divide {batch} rows")
+        if self.rarity and any(view.cut is None for view in views):
+            raise UserError("rarity needs a count for each piece: a view whose words are cut now so, now so, has none")
+
+    def scored(self) -> "Masking":
+        """BERT's masking of the same rate: what held-out scores are made with, however a model was trained."""
+        return Masking(rate=self.rate, predictions=self.predictions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,25 +88,37 @@ class Slots:
     unit: np.ndarray
 
 
-def choose_pieces(cutter: Cutter, layout: Layout, masking: Masking, keys: np.ndarray) -> Slots:
+def choose_pieces(
+    cutter: Cutter, layout: Layout, masking: Masking, keys: np.ndarray, waits: np.ndarray | None = None
+) -> Slots:
     """Draws positions without replacement: those of the smallest hashes, `[UNK]` and specials excepted.
 
     A row has `min(predictions, max(1, rate x pieces rounded half up))` of them, fewer where it is all `[UNK]`.
+
+    With `waits` every position arrives after a time −log(u)·wait, and of each `GROUP` of rows the first ⌈rate x pieces⌉
+    are taken: a draw without replacement with probabilities proportional to 1/wait (Efraimidis and Spirakis 2006).
 
     Args:
       cutter: the view's vocabularies.
       layout: its rows.
       masking: the settings.
       keys: a key per row, uint64 [rows].
+      waits: of each joint id, float64; rows are then a multiple of `GROUP`.
     """
     length = layout.ids.shape[1]
-    order = _sortable(draw(keys[:, None], np.arange(length)[None]), np.arange(length))
+    bits = draw(keys[:, None], np.arange(length)[None])
+    if waits is not None:
+        bits = (-np.log1p(-uniform(bits)) * waits[layout.ids]).view(np.uint64)  # Floats of one sign sort as their bits.
+    order = _sortable(bits, np.arange(length))
     allowed = layout.body
     for unknown in cutter.unknown:
         allowed = allowed & (layout.ids != unknown)
     order[~allowed] = _NEVER
+    if waits is None:
+        wanted = np.maximum(1, np.floor(masking.rate * layout.counts + 0.5))
+    else:
+        order, wanted = _first_of_groups(order, layout.counts, masking.rate), layout.counts
     order = _smallest(order, masking.predictions)
-    wanted = np.maximum(1, np.floor(masking.rate * layout.counts + 0.5))
     used = (np.arange(masking.predictions) < wanted[:, None]) & (order != _NEVER)
     positions = np.where(used, _places(order), length)
     positions.sort(axis=1)
@@ -97,6 +133,14 @@ def _sortable(bits: np.ndarray, places: np.ndarray) -> np.ndarray:
     bits <<= np.uint64(_PLACE)
     bits |= places.astype(np.uint64)
     return bits
+
+
+def _first_of_groups(order: np.ndarray, counts: np.ndarray, rate: float) -> np.ndarray:
+    """The order in which only the smallest of each group are left: as many as `rate` times its pieces, rounded up."""
+    groups = order.reshape(-1, GROUP * order.shape[1])
+    wanted = np.ceil(rate * counts.reshape(-1, GROUP).sum(axis=1)).astype(np.int64)
+    last = np.take_along_axis(np.sort(groups, axis=1), wanted[:, None] - 1, axis=1)
+    return np.where(groups > last, _NEVER, groups).reshape(order.shape)
 
 
 def _smallest(order: np.ndarray, count: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Hugging Face BERT folders in and out, without torch; every tensor is accounted for by name."""
+"""Hugging Face BERT and DistilBERT folders in and out, without torch; every tensor is accounted for by name."""
 
 import dataclasses
 import os
@@ -15,7 +15,7 @@ from jaxdistill.bert import BertConfig
 from jaxdistill.data.vocab import Vocabulary, read_vocabulary, write_tokenizer
 from jaxdistill.errors import UserError
 from jaxdistill.files import read_json, write_json, write_text
-from jaxdistill.hf_names import COPIES, HEADS, NAMES
+from jaxdistill.hf_families import BERT, Family, family_of
 
 _OURS = (hf_files.WEIGHTS, "config.json", "README.md", *hf_files.TOKENIZER_FILES)
 
@@ -54,7 +54,8 @@ def read_config(source: str | os.PathLike, *, revision: str | None = None) -> Be
       UserError: it can't be found, or it is a BERT that we can't honour.
     """
     folder, _ = hf_files.locate(source, revision, ["config.json"])
-    return hf_names.parse_config(folder / "config.json", mlm=True, pooler=False)
+    config, _ = hf_names.parse_config(folder / "config.json", mlm=True, pooler=False)
+    return config
 
 
 def find_tokenizer(source: str | os.PathLike, *, revision: str | None = None) -> str:
@@ -77,10 +78,11 @@ def read_hf(
     fresh_heads: bool = True,
     seed: int = 0,
 ) -> Pretrained:
-    """Reads a BERT from a folder or the hub; every tensor is accounted for by name.
+    """Reads a BERT or DistilBERT from a folder or the hub; every tensor is accounted for by name.
 
-    Names with or without the `bert.` prefix, TensorFlow's `gamma` and `beta`, one file or shards, 16, 32 or 64 bits are
-    all read. Set aside by name: `position_ids`, and heads that are not asked for.
+    Names with or without the `bert.` or `distilbert.` prefix, TensorFlow's `gamma` and `beta`, one file or shards, 16,
+    32 or 64 bits are all read. Set aside by name: `position_ids`, and heads that are not asked for. A DistilBERT is a
+    BERT with `types` 0 and `eps` 1e-12.
 
     Args:
       source: a folder or a hub id.
@@ -97,26 +99,27 @@ def read_hf(
     """
     wanted = ["config.json", hf_files.WEIGHTS, hf_files.INDEX, hf_files.SHARDS, *hf_files.TOKENIZER_FILES]
     folder, commit = hf_files.locate(source, revision, wanted)
-    config = hf_names.parse_config(folder / "config.json", mlm, pooler, nsp)
+    config, family = hf_names.parse_config(folder / "config.json", mlm, pooler, nsp)
     stored: dict[str, hf_files.Stored] = {}
     for tensor in hf_files.tensors(folder, source):
-        name = hf_names.canonical(tensor.name)
+        name = hf_names.canonical(tensor.name, family)
         if name in stored:
             raise UserError(f"{source} holds both {stored[name].name} and {tensor.name}, which are the same tensor")
         stored[name] = tensor
-    expected = hf_names.expected(config)
-    if mlm and "cls.predictions.bias" not in stored and "cls.predictions.decoder.bias" in stored:
-        stored["cls.predictions.bias"] = stored.pop("cls.predictions.decoder.bias")
+    for copy, ours in family.copies.items():
+        if family.names[ours] not in stored and copy in stored:
+            stored[family.names[ours]] = stored.pop(copy)
     fresh = tuple(
         head
-        for head, prefix in HEADS.items()
-        if getattr(config, head) and not any(name.startswith(prefix) for name in stored)
+        for head in BERT.heads
+        if getattr(config, head)
+        and not (head in family.heads and any(name.startswith(family.heads[head]) for name in stored))
     )
     if fresh and not fresh_heads:
         raise UserError(f"{source} has no {' and no '.join(fresh)} head")
-    expected = {ours: value for ours, value in expected.items() if ours.split("/")[0] not in fresh}
-    aside = _check_names(source, config, expected, stored)
-    params = tree.unflatten(_load(source, config, expected, stored))
+    expected = hf_names.expected(config, family, fresh)
+    aside = _check_names(source, config, family, expected, stored)
+    params = tree.unflatten(_load(source, config, family, expected, stored))
     if fresh:
         params |= _fresh(config, fresh, seed)
     return Pretrained(config, params, _vocabulary(folder, config), os.fspath(source), commit, aside, fresh)
@@ -128,22 +131,22 @@ def _fresh(config: BertConfig, heads: Sequence[str], seed: int) -> dict[str, Any
     return jax.tree.map(np.asarray, start(jax.random.key(seed)))
 
 
-def _check_names(source, config: BertConfig, expected: Mapping, stored: Mapping) -> tuple[str, ...]:
+def _check_names(source, config: BertConfig, family: Family, expected: Mapping, stored: Mapping) -> tuple[str, ...]:
     """The stored names to set aside.
 
     Raises:
       UserError: names, types or shapes are not those expected.
     """
     known = {name for names, *_ in expected.values() for name in names}
-    idle = {NAMES[ours] for ours in NAMES if ours.split("/")[0] in HEADS} | set(COPIES)
-    idle |= {"bert.embeddings.position_ids"}
+    idle = {theirs for ours, theirs in family.names.items() if ours.split("/")[0] in family.heads}
+    idle |= {*family.copies, f"{family.prefix}embeddings.position_ids"}
     if config.mlm:
-        idle -= set(COPIES)
-        known |= {name for name in COPIES if name in stored}
+        idle -= set(family.copies)
+        known |= {name for name in family.copies if name in stored}
     unknown = sorted(stored[name].name for name in stored.keys() - known - idle)
     if unknown:
         names = hf_files.listing(unknown)
-        raise UserError(f"{source} holds tensors that are no part of a BERT with an MLM head: {names}")
+        raise UserError(f"{source} holds tensors that are no part of a {family.name} with an MLM head: {names}")
     missing = sorted(known - stored.keys())
     if missing:
         raise UserError(f"{source} lacks {hf_files.listing(missing)}: is it whole, and does config.json fit it?")
@@ -159,7 +162,7 @@ def _check_names(source, config: BertConfig, expected: Mapping, stored: Mapping)
     return tuple(sorted(stored[name].name for name in stored.keys() - known))
 
 
-def _load(source, config: BertConfig, expected: Mapping, stored: Mapping) -> dict[str, np.ndarray]:
+def _load(source, config: BertConfig, family: Family, expected: Mapping, stored: Mapping) -> dict[str, np.ndarray]:
     flat, infinite = {}, []
     for ours, (names, shape, _) in expected.items():
         flat[ours] = np.empty(shape, np.float32)
@@ -170,9 +173,9 @@ def _load(source, config: BertConfig, expected: Mapping, stored: Mapping) -> dic
             part[...] = value.T if ours.endswith("/kernel") else value
     if infinite:
         raise UserError(f"{source} holds NaN or infinite numbers in {hf_files.listing(infinite)}")
-    for copy, ours in COPIES.items():
+    for copy, ours in family.copies.items():
         if config.mlm and copy in stored and not np.array_equal(stored[copy].load(), flat[ours]):
-            raise UserError(f"{source}: {copy} differs from {NAMES[ours]}; an untied decoder can't be read")
+            raise UserError(f"{source}: {copy} differs from {family.names[ours]}; an untied decoder can't be read")
     return flat
 
 
@@ -205,8 +208,9 @@ def write_hf(
 
     Names, shapes and types are those of `save_pretrained` (tied weights once): of `BertForMaskedLM`, with the pooler's
     beside them if there is one; of `BertForPreTraining` with a next-sentence head; of `BertModel` without an MLM head.
-    Hugging Face's BERT always has token types: a config with `types` 0 gets a table of two zero rows, which adds
-    nothing (and reads back as `types` 2).
+    A model without token types is written as `DistilBertForMaskedLM` or `DistilBertModel`. These have neither a pooler
+    nor another `eps` than 1e-12: a model without token types that has is written as a BERT with a table of two zero
+    rows, which adds nothing (and reads back as `types` 2).
 
     Args:
       folder: where; an older export of ours is replaced.
@@ -235,7 +239,8 @@ def write_hf(
         save_file(arrays, made / hf_files.WEIGHTS, metadata={"format": "pt"})
         write_json(made / "config.json", hf_names.config_json(config, vocabulary, dtype))
         if vocabulary is not None:
-            write_tokenizer(vocabulary, made, max_length or config.positions)
+            kind = f"{family_of(config).stem}Tokenizer"
+            write_tokenizer(vocabulary, made, max_length or config.positions, kind)
         if card is not None:
             write_text(made / "README.md", card((made / hf_files.WEIGHTS).stat().st_size))
 
@@ -255,7 +260,8 @@ def _check_free(folder: pathlib.Path) -> None:
 
 def _arrays(config: BertConfig, params: tree.Tree, dtype: str) -> dict[str, np.ndarray]:
     """The parameters under Hugging Face's names, (out, in), in `dtype`."""
-    flat, expected = tree.flatten(params), hf_names.expected(config)
+    family = family_of(config)
+    flat, expected = tree.flatten(params), hf_names.expected(config, family)
     if flat.keys() != expected.keys():
         names = sorted(flat.keys() ^ expected.keys())
         raise UserError(f"the parameters and the config disagree on {hf_files.listing(names)}")
@@ -270,8 +276,8 @@ def _arrays(config: BertConfig, params: tree.Tree, dtype: str) -> dict[str, np.n
             raise UserError(f"{ours} holds numbers that are not finite in {dtype}: nothing is written")
         for name, part in zip(names, _each(ours, value), strict=True):
             arrays[name] = np.ascontiguousarray(part.T if ours.endswith("/kernel") else part)
-    if not config.types:
-        arrays[NAMES["embeddings/type"]] = np.zeros((2, config.hidden), dtype)
-    if hf_names.architecture(config) == "BertModel":
-        arrays = {name.removeprefix("bert."): value for name, value in arrays.items()}
+    if not config.types and "embeddings/type" in family.names:
+        arrays[family.names["embeddings/type"]] = np.zeros((2, config.hidden), dtype)
+    if not (config.mlm or config.nsp):
+        arrays = {name.removeprefix(family.prefix): value for name, value in arrays.items()}
     return arrays

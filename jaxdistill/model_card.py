@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from jaxdistill.bert import BertConfig, parameter_count
 from jaxdistill.errors import UserError
+from jaxdistill.hf_families import family_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _front_matter(facts: Facts) -> str:
     content = {
         "library_name": "transformers",
         "pipeline_tag": "fill-mask" if facts.config.mlm else "feature-extraction",
-        "tags": ["bert", "distillation", "jaxdistill"],
+        "tags": [family_of(facts.config).kind, "distillation", "jaxdistill"],
     }
     if facts.base_model is not None and facts.base_revision is not None:
         content["base_model"] = facts.base_model
@@ -104,9 +105,9 @@ def _summary(facts: Facts) -> str:
     head = "with a masked-language-model head" if config.mlm else "without a head"
     made = "was made by" if facts.role == "model" else f"is the {facts.role} of"
     text = (
-        f"A BERT encoder {head}: {config.layers} layers × {config.hidden}, {config.heads} attention heads, "
-        f"{parameter_count(config):,} parameters, {facts.vocabulary:,} WordPieces, trained on rows of {facts.length} "
-        f"pieces. It {made}: {_line(facts.method)}" + (f", variant `{facts.variant}`." if facts.variant else ".")
+        f"A {family_of(config).name} encoder {head}: {config.layers} layers × {config.hidden}, {config.heads} "
+        f"attention heads, {parameter_count(config):,} parameters, {facts.vocabulary:,} WordPieces, trained on rows of "
+        f"{facts.length} pieces. It {made}: {_line(facts.method)}" + (f", variant `{facts.variant}`." if facts.variant else ".")
     )
     if facts.step < facts.steps:
         text += f"\n\n**Unfinished:** these are the weights after step {facts.step:,} of {facts.steps:,}."

@@ -1,4 +1,4 @@
-"""Small BERTs as Hugging Face folders, and what changes them; shared by the tests of hf*.py."""
+"""Small BERTs and DistilBERTs as Hugging Face folders, and what changes them; shared by the tests of hf*.py."""
 
 import json
 
@@ -23,6 +23,16 @@ TORCH = transformers.BertConfig(
     hidden_dropout_prob=0.2,
     attention_probs_dropout_prob=0.3,
 )
+DISTIL = transformers.DistilBertConfig(
+    vocab_size=60,
+    dim=24,
+    n_layers=3,
+    n_heads=4,
+    hidden_dim=40,
+    max_position_embeddings=20,
+    dropout=0.2,
+    attention_dropout=0.3,
+)
 OURS = BertConfig(
     vocab=60, hidden=24, layers=3, heads=4, ffn=40, positions=20, dropout=0.2, attention_dropout=0.3, eps=0.01
 )
@@ -33,12 +43,38 @@ WEIGHTS = "model.safetensors"
 def torch_model(kind=transformers.BertForMaskedLM, seed=0, **changes):
     """A torch model with parameters far from their starts, biases and scales too."""
     torch.manual_seed(seed)
-    config = transformers.BertConfig(**(TORCH.to_diff_dict() | changes))
+    base = DISTIL if kind.config_class is transformers.DistilBertConfig else TORCH
+    config = type(base)(**(base.to_diff_dict() | changes))
     model = kind(config).eval()
     with torch.no_grad():
         for name, value in model.named_parameters():
-            value.normal_(0, 0.15).add_(1.0 if name.endswith("LayerNorm.weight") else 0.0)
+            value.normal_(0, 0.15).add_(1.0 if name.lower().endswith("norm.weight") else 0.0)
     return model
+
+
+def batch(vocab=60, rows=5, length=16):
+    draw = np.random.default_rng(0)
+    lengths = np.linspace(length, length // 3, rows).astype(int)
+    return draw.integers(0, vocab, (rows, length), np.int32), np.arange(length) < lengths[:, None]
+
+
+def our_logits(config, params, ids, mask, types=None):
+    """Logits at every position, with float32 matrix products."""
+    positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
+
+    @jax.jit
+    def run(params):
+        outputs = bert.Bert(config).apply({"params": params}, ids, mask, types=types, positions=positions)
+        return bert.logits(outputs.predictions, params["embeddings"]["word"], params["mlm"]["bias"])
+
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(run(params))
+
+
+def torch_logits(model, ids, mask, types=None):
+    inputs = {"input_ids": ids, "attention_mask": mask} | ({} if types is None else {"token_type_ids": types})
+    with torch.no_grad():
+        return model(**{name: torch.from_numpy(value).long() for name, value in inputs.items()}).logits.numpy()
 
 
 PREDICT = jax.jit(bert.predict, static_argnums=0)
@@ -62,6 +98,14 @@ def change_weights(folder, change):
     tensors = load_file(folder / WEIGHTS)
     changed = change(tensors)
     save_file(tensors if changed is None else changed, folder / WEIGHTS)
+
+
+def drop(name):
+    return lambda tensors: {key: value for key, value in tensors.items() if key != name}
+
+
+def put(name, value):
+    return lambda tensors: tensors | {name: value}
 
 
 def change_config(folder, **changes):

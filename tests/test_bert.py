@@ -15,7 +15,7 @@ from jaxdistill import bert, tree
 from jaxdistill.bert import Bert, BertConfig
 from jaxdistill.dropout import row_seeds
 from jaxdistill.errors import UserError
-from jaxdistill.hf_names import NAMES
+from jaxdistill.hf_families import BERT
 
 # Every size differs from the others, so that no axis can stand for another.
 SMALL = BertConfig(
@@ -78,7 +78,7 @@ def torch_bert(config: BertConfig, params: dict) -> transformers.BertForPreTrain
         for name, value in tree.flatten(params).items():
             for layer, part in enumerate(value if name.startswith("layers/") else [value]):
                 part = np.array(part.T if name.endswith("/kernel") else part)
-                state[NAMES[name].format(layer)].copy_(torch.from_numpy(part))
+                state[BERT.names[name].format(layer)].copy_(torch.from_numpy(part))
     return theirs
 
 

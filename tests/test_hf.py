@@ -10,10 +10,22 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hf_folders import OURS, WEIGHTS, WORDS, change_weights, random_params, same, torch_model
+from hf_folders import (
+    OURS,
+    WEIGHTS,
+    WORDS,
+    batch,
+    change_weights,
+    drop,
+    our_logits,
+    put,
+    random_params,
+    same,
+    torch_logits,
+    torch_model,
+)
 
 from jaxdistill import bert, hf, tree
-from jaxdistill.bert import Bert
 from jaxdistill.data.vocab import SPECIALS, Vocabulary, write_tokenizer
 from jaxdistill.errors import UserError
 
@@ -23,32 +35,6 @@ def folder(tmp_path):
     """A masked LM as `transformers` saves it, to change."""
     torch_model().save_pretrained(tmp_path / "model")
     return tmp_path / "model"
-
-
-def batch(vocab=60, rows=5, length=16):
-    draw = np.random.default_rng(0)
-    lengths = np.linspace(length, length // 3, rows).astype(int)
-    return draw.integers(0, vocab, (rows, length), np.int32), np.arange(length) < lengths[:, None]
-
-
-def our_logits(config, params, ids, mask, types=None):
-    """Logits at every position, with float32 matrix products."""
-    positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
-
-    @jax.jit
-    def run(params):
-        outputs = Bert(config).apply({"params": params}, ids, mask, types=types, positions=positions)
-        return bert.logits(outputs.predictions, params["embeddings"]["word"], params["mlm"]["bias"])
-
-    with jax.default_matmul_precision("highest"):
-        return np.asarray(run(params))
-
-
-def torch_logits(model, ids, mask, types=None):
-    types = torch.zeros(ids.shape, dtype=torch.long) if types is None else torch.from_numpy(types).long()
-    with torch.no_grad():
-        inputs = {"input_ids": torch.from_numpy(ids).long(), "attention_mask": torch.from_numpy(mask).long()}
-        return model(**inputs, token_type_ids=types).logits.numpy()
 
 
 def test_logits_agree_with_torch_and_float64_is_the_judge(tmp_path):
@@ -176,14 +162,6 @@ def test_an_encoder_without_a_prefix_starts_its_heads_fresh(tmp_path):
     with pytest.raises(UserError, match="no mlm head"):
         hf.read_hf(tmp_path / "encoder", fresh_heads=False)
     assert hf.read_hf(tmp_path / "encoder", mlm=False, pooler=True).fresh == ()
-
-
-def drop(name):
-    return lambda tensors: {key: value for key, value in tensors.items() if key != name}
-
-
-def put(name, value):
-    return lambda tensors: tensors | {name: value}
 
 
 def poke(name, number):

@@ -7,7 +7,7 @@ from hf_folders import OURS, change_config, torch_model
 
 from jaxdistill import bert, hf, tree
 from jaxdistill.errors import UserError
-from jaxdistill.hf_names import NAMES
+from jaxdistill.hf_families import BERT, DISTILBERT, family_of
 
 
 @pytest.fixture
@@ -17,11 +17,15 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
-def test_every_parameter_has_a_name_of_its_own():
-    config = dataclasses.replace(OURS, pooler=True, nsp=True)
-    assert tree.flatten(bert.shapes(config)).keys() == NAMES.keys()
-    assert len(set(NAMES.values())) == len(NAMES)
-    for ours, theirs in NAMES.items():
+@pytest.mark.parametrize(
+    ("family", "parts"), [(BERT, {"pooler": True, "nsp": True}), (DISTILBERT, {"types": 0, "eps": 1e-12})]
+)
+def test_every_parameter_has_a_name_of_its_own(family, parts):
+    config = dataclasses.replace(OURS, **parts)
+    assert family_of(config) is family
+    assert tree.flatten(bert.shapes(config)).keys() == family.names.keys()
+    assert len(set(family.names.values())) == len(family.names)
+    for ours, theirs in family.names.items():
         assert ours.startswith("layers/") == ("{}" in theirs)
 
 

@@ -246,8 +246,10 @@ def _read_tokenizer_json(path: pathlib.Path) -> tuple[list[str], dict[str, Any]]
     return sorted(ids, key=ids.__getitem__), settings
 
 
-def write_tokenizer(vocabulary: Vocabulary, folder: str | os.PathLike, max_length: int) -> None:
-    """Writes the files from which `transformers` loads the vocabulary as a `BertTokenizer`.
+def write_tokenizer(
+    vocabulary: Vocabulary, folder: str | os.PathLike, max_length: int, kind: str = "BertTokenizer"
+) -> None:
+    """Writes the files from which `transformers` loads the vocabulary.
 
     They are `vocab.txt`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`.
 
@@ -255,6 +257,7 @@ def write_tokenizer(vocabulary: Vocabulary, folder: str | os.PathLike, max_lengt
       vocabulary: what to write.
       folder: made if it does not exist; files of these names are replaced.
       max_length: the longest input of the model in pieces, specials counted.
+      kind: the class that `AutoTokenizer` loads; a `DistilBertTokenizer` gives no token types.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -265,7 +268,7 @@ def write_tokenizer(vocabulary: Vocabulary, folder: str | os.PathLike, max_lengt
     write_json(
         folder / "tokenizer_config.json",
         {
-            "tokenizer_class": "BertTokenizer",
+            "tokenizer_class": kind,
             "do_lower_case": vocabulary.lowercase,
             "strip_accents": vocabulary.strip_accents,
             "tokenize_chinese_chars": vocabulary.chinese,

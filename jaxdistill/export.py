@@ -96,6 +96,8 @@ def read_model(source: str | os.PathLike, role: str | None = None) -> Model:
     """
     if is_run(source):
         found = read_run(source, role)
+        if not found.config.mlm:
+            raise UserError(f"the {found.role} of {source} has no masked-LM head: export it, and train one with `mlm`")
         return Model(found.config, found.params, found.vocabulary)
     read = read_hf(source, fresh_heads=False)
     if read.vocabulary is None:

@@ -49,8 +49,9 @@ def measure(
 ) -> dict[str, Scores]:
     """Scores models on the same windows and the same hidden words.
 
-    A run is measured as at its end: every model of it, on windows that fit under all of its vocabularies, by its own
-    length, masking and number of windows. With several runs those of the first hold; without any, `Setting`'s.
+    A run is measured as at its end: every model of it with an MLM head, on windows that fit under all of its
+    vocabularies, by its own length, rate of masking and number of windows. With several runs those of the first hold;
+    without any, `Setting`'s.
 
     Args:
       sources: workdirs of runs, Hugging Face folders, hub ids.
@@ -75,7 +76,7 @@ def measure(
             models[source] = read_model(source)
             continue
         config = manifest.read_manifest(source)["config"]
-        roles = [role] if role else list(config["models"])
+        roles = [role] if role else [name for name, shape in config["models"].items() if shape["mlm"]] or [None]
         for name in roles:
             models[source if len(roles) == 1 else f"{source} {name}"] = read_model(source, name)
         for name in config["data"]["vocabularies"]:

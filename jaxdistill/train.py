@@ -261,7 +261,7 @@ class _Run:
         models = {
             role: evaluate.Model(config, params[role], self.vocabularies[data.views[role].vocabulary])
             for role, config in self.experiment.models.items()
-            if role in self.experiment.reading()
+            if config.mlm and role in self.experiment.reading()
         }
         size = -(-32 // self.mesh.size) * self.mesh.size
         return evaluate.score(models, held_out, batch=size, sharding=sharding.batch_sharding(self.mesh))

@@ -5,7 +5,6 @@ leading axis, kernels are (in, out), and `AXES` names every parameter's axes. Co
 parameters, normalisations, softmaxes and logits are float32.
 """
 
-import dataclasses
 import functools
 import math
 import re
@@ -15,72 +14,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxdistill.bert_config import BertConfig
 from jaxdistill.dropout import dropout
 from jaxdistill.errors import UserError
 
 Array = jax.Array
-
-
-@dataclasses.dataclass(frozen=True)
-class BertConfig:
-    """The shape of one BERT.
-
-    Attributes:
-      vocab: rows of the word-embedding table.
-      hidden: width of the hidden states; `heads` must divide it.
-      layers: encoder layers.
-      heads: attention heads.
-      ffn: width of the feed-forward layer.
-      positions: rows of the position table, the longest input.
-      types: rows of the token-type table; 0 leaves it out.
-      mlm: has a masked-LM head (transform, bias; the decoder is the word table).
-      pooler: has a pooler over [CLS].
-      nsp: has a next-sentence head (needs the pooler).
-      dropout: rate on embeddings and sub-layer outputs.
-      attention_dropout: rate on attention probabilities.
-      eps: added to the variance in every LayerNorm.
-      attention: `plain`, or `fused` (no attention dropout, no scores; `attention_kernel` says what computes it).
-      dtype: type of the computation, `float32` or `bfloat16`.
-
-    Raises:
-      UserError: the numbers do not describe a BERT.
-    """
-
-    vocab: int
-    hidden: int
-    layers: int
-    heads: int
-    ffn: int
-    positions: int = 512
-    types: int = 2
-    mlm: bool = True
-    pooler: bool = False
-    nsp: bool = False
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    eps: float = 1e-12
-    attention: str = "plain"
-    dtype: str = "float32"
-
-    def __post_init__(self):
-        for name in ("vocab", "hidden", "layers", "heads", "ffn", "positions"):
-            if getattr(self, name) < 1:
-                raise UserError(f"a BERT with {name}={getattr(self, name)}: it must be at least 1")
-        if self.hidden % self.heads:
-            raise UserError(f"{self.heads} attention heads do not divide the width {self.hidden}: choose a divisor")
-        if self.types < 0:
-            raise UserError(f"a BERT with types={self.types}: it must be 0 (no token types) or more")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} is not a rate: it must be at least 0 and below 1")
-        if self.attention not in ("plain", "fused"):
-            raise UserError(f"attention={self.attention!r}: choose plain or fused")
-        if self.attention == "fused" and self.attention_dropout:
-            raise UserError("fused attention has no dropout: set attention_dropout to 0, or attention to plain")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise UserError(f"dtype={self.dtype!r}: choose float32 or bfloat16")
-        if self.nsp and not self.pooler:
-            raise UserError("a next-sentence head reads the pooler: set pooler=True too")
 
 
 class Outputs(NamedTuple):
@@ -94,6 +32,8 @@ class Outputs(NamedTuple):
       pooled: tanh of the pooler, [batch, hidden].
       predictions: the MLM transform at the positions asked for, [batch, predictions, hidden].
       transformed: the MLM transform everywhere, [batch, length, hidden].
+      top: what a cache has in the place of logits: the best pieces, [batch, length or predictions, k].
+      chances: and the logarithms of their chances and of that of all others, [..., k + 1].
     """
 
     last: Array
@@ -103,6 +43,8 @@ class Outputs(NamedTuple):
     pooled: Array | None = None
     predictions: Array | None = None
     transformed: Array | None = None
+    top: Array | None = None
+    chances: Array | None = None
 
 
 AXES = (
@@ -272,7 +214,8 @@ class Bert(nn.Module):
           words: vectors that take the place of the rows of the word table, [batch, length, hidden].
           positions: where to run the MLM transform, int32 [batch, predictions]; needs `config.mlm`.
           dropout_seeds: `dropout.row_seeds`, uint32 [batch]; None runs without dropout.
-          want: of `hidden`, `scores` and `transformed` (needs `config.mlm`), what the outputs hold.
+          want: of `hidden`, `scores` and `transformed` (needs `config.mlm`), what the outputs hold; `last` and
+            `embeddings` they hold anyway.
 
         Raises:
           UserError: the input is longer than the position table, or scores are wanted from fused attention.
@@ -311,10 +254,22 @@ class Bert(nn.Module):
         return Outputs(last, embedded, hidden, scores, pooled, predictions, transformed)
 
 
+ROWS = 2
+"""Rows that `predict` takes at a time on a CPU: 32 at once ran at a fifth of the speed (docs/benchmarks.md)."""
+
+
 def predict(config: BertConfig, params: dict, ids: Array, mask: Array, positions: Array) -> Array:
     """Scores of every row of the word table at positions [batch, predictions]: float32 [batch, predictions, vocab]."""
-    outputs = Bert(config).apply({"params": params}, ids, mask, positions=positions)
-    return logits(outputs.predictions, params["embeddings"]["word"], params["mlm"]["bias"])
+
+    def scores(rows):
+        outputs = Bert(config).apply({"params": params}, rows[0], rows[1], positions=rows[2])
+        return logits(outputs.predictions, params["embeddings"]["word"], params["mlm"]["bias"])
+
+    given = (ids, mask, positions)
+    if jax.default_backend() != "cpu" or jax.device_count() > 1 or len(ids) % ROWS:
+        return scores(given)
+    found = jax.lax.map(scores, jax.tree.map(lambda x: x.reshape(-1, ROWS, *x.shape[1:]), given))
+    return found.reshape(len(ids), *found.shape[2:])
 
 
 def init(config: BertConfig, key: Array) -> dict:
@@ -323,6 +278,7 @@ def init(config: BertConfig, key: Array) -> dict:
     return jax.jit(Bert(config).init)(key, ids, ids == 0)["params"]
 
 
+@functools.cache
 def shapes(config: BertConfig) -> dict:
     """The parameters' shapes and types as a tree of `jax.ShapeDtypeStruct`; nothing is computed."""
     return jax.eval_shape(lambda: init(config, jax.random.key(0)))

@@ -7,6 +7,7 @@ import jax
 
 from jaxdistill import manifest, sharding
 from jaxdistill import step as steps
+from jaxdistill.cache import open_cache
 from jaxdistill.experiment import Experiment
 from jaxdistill.initial import Random
 from jaxdistill.inputs import make_batches, read_inputs, read_vocabularies
@@ -29,6 +30,8 @@ def dry_run(experiment: Experiment, workdir: str | os.PathLike) -> list[str]:
     mesh = sharding.make_mesh(experiment.run.fsdp, experiment.run.devices)
     batches = make_batches(experiment.data, inputs, experiment.seed)
     experiment, _, _ = resolve(experiment, inputs, mesh, workdir, manifest.read_manifest(workdir))
+    if experiment.data.cache:
+        batches = dataclasses.replace(batches, computed=open_cache(experiment, inputs))
     # Shapes do not depend on where parameters start, so no weights are read.
     anywhere = dataclasses.replace(experiment, start=dict.fromkeys(experiment.start, Random()))
     shapes = jax.eval_shape(lambda: steps.init_state(anywhere))

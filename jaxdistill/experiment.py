@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from jaxdistill import tree
-from jaxdistill.bert import BertConfig
+from jaxdistill.bert import BertConfig, shapes
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.views import View
 from jaxdistill.errors import UserError
@@ -31,6 +31,7 @@ class Data:
       length: positions in a row.
       masking: what is masked.
       held_out: a corpus for the held-out scores; none when empty.
+      cache: a folder that `jaxdistill cache` made: models that do not train are not run, what they compute is read.
     """
 
     corpus: str
@@ -40,6 +41,7 @@ class Data:
     length: int = 128
     masking: Masking = dataclasses.field(default_factory=Masking)
     held_out: str = ""
+    cache: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,11 +131,11 @@ class Experiment:
         self.data.masking.check(self.data.length)
         self.data.masking.check_rarity(self.data.views.values(), self.data.batch)
         self._check_views()
-        shapes = self.with_views(self.models)
+        models = self.with_views(self.models)
         for name, term in self.terms.items():
             if "/" in name or name in TAKEN:
                 raise UserError(f"a term can't be named {name!r}: choose a name without / and none of {TAKEN}")
-            term.check(shapes)
+            term.check(models)
             self._check_reading(name, term)
 
     def _check_views(self) -> None:
@@ -197,6 +199,15 @@ class Experiment:
                 for view, wanted in (term.want() if hasattr(term, "want") else everything).items():
                     found[view] = found.get(view, frozenset()) | wanted
         return {view: found[view] for view in self.data.views if view in found}
+
+    def running(self) -> dict[str, frozenset[str]]:
+        """Those of them that a model has to be run on: all but what a cache holds."""
+        return {view: want for view, want in self.reading().items() if not self.data.cache or self.trains_role(view)}
+
+    def trains_role(self, view: str) -> bool:
+        """Whether anything trains of the model that reads a view."""
+        role = self.reader(view)
+        return any(self.trains_name(f"{role}/{name}") for name in tree.flatten(shapes(self.models[role])))
 
     def _is_mixed(self, view: str | None) -> bool:
         return view in self.data.views and self.data.views[view].mixed_with is not None

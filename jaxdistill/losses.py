@@ -49,6 +49,25 @@ def divergence(teacher: Array, student: Array, temperature: float) -> Array:
     return temperature**2 * jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
 
 
+def top_divergence(top: Array, chances: Array, student: Array, temperature: float) -> Array:
+    """`divergence` with the teacher's best classes each on its own and all others as one class: float32 [...].
+
+    Args:
+      top: the teacher's best classes, int [..., k].
+      chances: logarithms of its softmax at this temperature, of these and of all others together, [..., k + 1].
+      student: logits [..., classes].
+      temperature: of both.
+    """
+    student, chances = student.astype(jnp.float32) / temperature, chances.astype(jnp.float32)
+    top = top.astype(jnp.int32)
+    rest = jnp.put_along_axis(student, top, -jnp.inf, axis=-1, inplace=False)
+    own = jnp.concatenate(
+        [jnp.take_along_axis(student, top, axis=-1), jax.nn.logsumexp(rest, axis=-1, keepdims=True)], axis=-1
+    )
+    own = own - jax.nn.logsumexp(student, axis=-1, keepdims=True)
+    return temperature**2 * jnp.sum(jnp.exp(chances) * (chances - own), axis=-1)
+
+
 def squared_distance(states: Array, target: Array, mask: Array) -> Array:
     """Squares [stack, batch, length, hidden], mean over the width, summed where mask [batch, length] holds: float32."""
     squares = jnp.mean(jnp.square(states.astype(jnp.float32) - target.astype(jnp.float32)), axis=-1)

@@ -24,7 +24,7 @@ def row_bytes(experiment: Experiment) -> int:
     to three times that in float32, for one layer at a time. The MLM head has its scores, as float32 three times over.
     """
     length, predictions, total = experiment.data.length, experiment.data.masking.predictions, 0
-    for view in experiment.reading():
+    for view in experiment.running():
         config = experiment.models[experiment.reader(view)]
         scores = 0 if bert.attention_kernel(config) == "cudnn" else 4 * config.heads * length
         products = 7 * config.hidden + config.ffn

@@ -99,11 +99,18 @@ def forward(
     params: Mapping[str, Any],
     batch: Mapping[str, Any],
     seeds: Mapping[str, Array | None],
+    views: Mapping[str, frozenset[str]],
 ) -> dict[str, bert.Outputs]:
-    """Runs the models on the views that terms read; a view without dropout seeds is read without dropout."""
+    """Runs the models on views, by what is wanted of each; a view without dropout seeds is read without dropout.
+
+    What comes from a cache (`computed` in the view) is not run.
+    """
     outputs = {}
-    for name, want in experiment.reading().items():
+    for name, want in views.items():
         role, view = experiment.reader(name), batch[name]
+        if "computed" in view:
+            outputs[name] = _read(view["computed"])
+            continue
         config = experiment.models[role]
         mixed = experiment.mixed if "source" in view else None
         outputs[name] = bert.Bert(config, experiment.run.unroll or config.layers).apply(
@@ -118,6 +125,14 @@ def forward(
     return outputs
 
 
+def _read(computed: Mapping[str, Array]) -> bert.Outputs:
+    """Outputs from a cache, whose arrays have the rows first."""
+    found = {name: value if name == "top" else value.astype(jnp.float32) for name, value in computed.items()}
+    if "hidden" in found:
+        found["hidden"] = jnp.swapaxes(found["hidden"], 0, 1)
+    return bert.Outputs(**{"last": None, "embeddings": None} | found)
+
+
 def batch_loss(
     experiment: Experiment,
     params: Mapping[str, Any],
@@ -127,7 +142,7 @@ def batch_loss(
     step: Array,
 ) -> tuple[Array, dict[str, Array]]:
     """The weighted sum of the terms on a (micro-)batch over their global counts, and the terms' sums."""
-    outputs = forward(experiment, params, batch, seeds)
+    outputs = forward(experiment, params, batch, seeds, experiment.reading())
     of_views = experiment.with_views(params)
     total, sums = jnp.zeros(()), {}
     for name in counts:
@@ -275,12 +290,11 @@ def kernel_gradients(experiment: Experiment, mesh: jax.sharding.Mesh | None = No
 def flops_per_step(experiment: Experiment) -> int:
     """Floating-point operations of one step's matrix products: forward, and twice that backward where it trains."""
     data, total = experiment.data, 0
-    for view, want in experiment.reading().items():
+    for view, want in experiment.running().items():
         role = experiment.reader(view)
         config, vocab = experiment.models[role], experiment.models[role].vocab
         if data.views[view].mixed_with:
             vocab += experiment.models[experiment.mixed.other].vocab
         row = bert.flops(config, data.length, data.length if "transformed" in want else data.masking.predictions, vocab)
-        trains = any(experiment.trains_name(f"{role}/{name}") for name in tree.flatten(bert.shapes(config)))
-        total += data.batch * row * (3 if trains else 1)
+        total += data.batch * row * (3 if experiment.trains_role(view) else 1)
     return total

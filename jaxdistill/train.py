@@ -16,6 +16,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxdistill import evaluate, files, manifest, sharding, signals
 from jaxdistill import step as steps
+from jaxdistill.cache import open_cache
 from jaxdistill.checkpoint import Checkpoints, abstract
 from jaxdistill.chips import peak_flops
 from jaxdistill.data.loader import Prefetch, to_global
@@ -128,6 +129,8 @@ class _Run:
         if saved is None and any((workdir / CHECKPOINTS).glob("*")):
             raise UserError(f"{workdir} holds checkpoints but no {manifest.NAME}: choose another --workdir")
         self.experiment, current, notes = resolve(experiment, inputs, self.mesh, workdir, saved)
+        if experiment.data.cache:
+            self.batches = dataclasses.replace(self.batches, computed=open_cache(self.experiment, inputs))
         for line in (*notes, *describe(self.experiment, inputs, self.mesh)):
             notify(line)
         self.state = steps.init_state(self.experiment)
@@ -136,7 +139,8 @@ class _Run:
         if jax.process_index() == 0:
             for name, vocabulary in self.vocabularies.items():
                 write_tokenizer(vocabulary, workdir / VOCABULARIES / name, experiment.data.length)
-            manifest.write_manifest(workdir, current | {"command": command})
+            cost = {"flops_per_step": steps.flops_per_step(self.experiment)}
+            manifest.write_manifest(workdir, current | {"command": command} | cost)
         self.start = 0
         if self.checkpoints.steps():
             self.state |= self.checkpoints.restore(abstract(steps.kept(self.state)), fallback=fallback)

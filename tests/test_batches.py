@@ -2,6 +2,7 @@ import dataclasses
 import math
 from collections import Counter
 
+import grain
 import numpy as np
 import pytest
 from toy_corpus import VIEWS, bits, cut_of, equal, half_up, make, toy_as_cut, unit
@@ -275,3 +276,11 @@ def test_a_view_may_share_the_masks_of_another(whole_words):
 def test_masks_are_shared_by_views_of_the_same_pieces_only(changes, match):
     with pytest.raises(UserError, match=match):
         shared(**changes)
+
+
+def test_the_order_is_that_of_grain_s_pipeline():
+    batches = make()
+    count = len(batches.windows)
+    places = np.arange(3 * count + 5)
+    stream = grain.MapDataset.range(count).shuffle(seed=key(batches.seed, "order") >> 32).repeat()
+    assert batches.order(places).tolist() == [stream[place] for place in places.tolist()]

@@ -379,3 +379,17 @@ def test_fused_attention_has_no_scores():
     ids, mask = batch(config)
     with pytest.raises(UserError, match="attention=plain"):
         run(config, random_params(config), ids, mask, want=frozenset({"scores"}))
+
+
+def test_predictions_of_a_few_rows_at_a_time_are_the_same(monkeypatch):
+    config = BertConfig(vocab=11, hidden=8, layers=2, heads=2, ffn=8, positions=6)
+    params = bert.init(config, jax.random.key(0))
+    ids = np.arange(36, dtype=np.int32).reshape(6, 6) % 11
+    given = config, params, ids, ids > 0, np.array([[1, 2]] * 6)
+    assert jax.device_count() > 1
+    whole = bert.predict(*given)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert "while" in jax.jit(bert.predict, static_argnums=0).lower(*given).as_text()
+    np.testing.assert_allclose(bert.predict(*given), whole, rtol=1e-5, atol=1e-6)
+    odd = (config, params, *(x[:5] for x in given[2:]))
+    np.testing.assert_allclose(bert.predict(*odd), whole[:5], rtol=1e-5, atol=1e-6)

@@ -11,23 +11,24 @@ import jaxdistill
 
 ROOT = pathlib.Path(jaxdistill.__file__).parent
 LAYERS = [
-    ["errors", "files", "tree", "losses", "knobs", "progress", "signals", "lock", "chips", "dropout"],
-    ["events", "seal", "checksum", "manifest"],
+    ["errors", "files", "tree", "losses", "knobs", "progress", "signals", "lock", "chips", "dropout", "bert_config"],
+    ["events", "seal", "checksum", "manifest", "picture", "usage"],
     ["bert", "optim", "sharding", "checkpoint", "metrics", "data/*"],
     ["hf_files", "hf_families"],
-    ["hf_names", "model_card", "mixed"],
+    ["hf_names", "model_card", "mixed", "transplant"],
     ["terms/*", "hf"],
     ["initial"],
     ["experiment"],
     ["inputs", "memory", "step"],
-    ["resolve"],
+    ["cache", "resolve"],
     ["train", "evaluate", "export", "dry_run"],
-    ["fill", "measure", "report", "quickstart"],
+    ["fill", "measure", "compare", "report", "quickstart"],
     ["cli"],
 ]
 # A package named here is imported by these modules alone.
 ONLY = {
     "flax": {"bert"},
+    "matplotlib": {"picture"},
     "orbax": {"checkpoint"},
     "torch": set(),
     "transformers": set(),

@@ -1,11 +1,11 @@
 """Batches: a pure function of seed, step and process, from windows of words to what every model reads."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import grain
 import numpy as np
+from grain.experimental import index_shuffle
 
 from jaxdistill.data.draws import draw, key
 from jaxdistill.data.masking import GROUP, Masking, apply, choose_pieces, choose_words, slots_of_words
@@ -28,6 +28,7 @@ class Batches(CutWindows):
       masking: what is masked.
       seed: of the order and of every draw.
       counts: how often each word is in the corpus, int64 [words]; needed when masking goes by rarity.
+      computed: by role, what a cache holds of windows given by number; it becomes `computed` of that role's view.
     """
 
     views: Mapping[str, View]
@@ -35,6 +36,7 @@ class Batches(CutWindows):
     masking: Masking = field(default_factory=Masking)
     seed: int = 0
     counts: np.ndarray | None = None
+    computed: Mapping[str, Callable[[np.ndarray], dict[str, np.ndarray]]] = field(default_factory=dict)
 
     def __post_init__(self):
         super().__post_init__()
@@ -46,7 +48,6 @@ class Batches(CutWindows):
         self.masking.check_rarity(self.views.values(), self.batch)
         if self.masking.rarity and self.counts is None:
             raise ValueError("masking by rarity needs the counts of the lexicon's words")
-        self._order[0]  # Grain's first look-up sets it up, and is not safe in several threads.
         for name, view in self.views.items():
             self._cutter(view)
             if view.masks_of is not None:
@@ -75,10 +76,20 @@ class Batches(CutWindows):
           also `source` and `target_source` (0: an id of the view's own vocabulary, 1: of the other one).
         """
         rows = self.rows(process, processes)
-        chosen = self.order(step * self.batch + rows)
-        lines = read_lines(self.words, self.windows.start[chosen], self.windows.stop[chosen])
-        words = self._whole_words(lines, step, rows) if self.masking.whole_words else None
-        return {role: self._view(role, view, lines, words, step, rows) for role, view in self.views.items()}
+        return self.read(self.order(step * self.batch + rows), step, rows)
+
+    def read(self, windows: np.ndarray, step: int, rows: np.ndarray) -> Batch:
+        """The given windows, int64 [rows], with the draws of a step and of global rows; static masks need neither."""
+        lines = read_lines(self.words, self.windows.start[windows], self.windows.stop[windows])
+        if self.masking.static is None:
+            keys = lambda *purpose: draw(key(self.seed, *purpose, step), rows)  # noqa: E731
+        else:
+            keys = lambda *purpose: draw(key(self.masking.static, *purpose, "static"), windows)  # noqa: E731
+        words = self._whole_words(lines, keys("words")) if self.masking.whole_words else None
+        batch = {
+            role: self._view(role, view, lines, words, view.mixing(step), keys) for role, view in self.views.items()
+        }
+        return batch | {role: {**batch[role], "computed": read(windows)} for role, read in self.computed.items()}
 
     def rows(self, process: int, processes: int) -> np.ndarray:
         """The global rows of a process, int64 [batch / processes]."""
@@ -94,15 +105,16 @@ class Batches(CutWindows):
         return np.arange(process * share, (process + 1) * share)
 
     def order(self, places: np.ndarray) -> np.ndarray:
-        """The windows at places of the endless stream of shuffled epochs, int64 of the same shape."""
-        return np.array([self._order[place] for place in places.tolist()], np.int64)
+        """The windows at places of the endless stream of shuffled epochs, int64 of the same shape.
 
-    @functools.cached_property
-    def _order(self) -> grain.MapDataset:
-        # Grain seeds epoch e with seed + e: hashing ours first keeps seed 1's second epoch from being seed 2's first.
-        seed = key(self.seed, "order") >> 32
-        # A look-up takes 6 microseconds: a quarter of the time of a batch of 128 positions a row, so it may stay one.
-        return grain.MapDataset.range(len(self.windows)).shuffle(seed=seed).repeat()
+        That of grain's `MapDataset.range(windows).shuffle(seed).repeat()`, whose look-ups take twice as long.
+        """
+        # Epoch e has the seed + e: hashing ours first keeps seed 1's second epoch from being seed 2's first.
+        seed, count = key(self.seed, "order") >> 32, len(self.windows)
+        epochs, indices = np.divmod(places, count)
+        seeds = (seed + epochs) % 2**32
+        pairs = zip(indices.tolist(), seeds.tolist(), strict=True)
+        return np.array([index_shuffle(i, max_index=count - 1, seed=s, rounds=4) for i, s in pairs], np.int64)
 
     @functools.cached_property
     def _cutters(self) -> dict[View, Cutter]:
@@ -128,28 +140,30 @@ class Batches(CutWindows):
             waits[name] = np.maximum(found, 1.0) ** self.masking.rarity
         return waits
 
-    def _keys(self, step: int, rows: np.ndarray, *purpose: str) -> np.ndarray:
-        return draw(key(self.seed, *purpose, step), rows)
-
-    def _whole_words(self, lines: Lines, step: int, rows: np.ndarray) -> np.ndarray:
+    def _whole_words(self, lines: Lines, keys: np.ndarray) -> np.ndarray:
         # By the longest cut and by every vocabulary, so that the choice depends on neither the views nor the mixture.
         cost, allowed = self.cost[lines.words], self._maskable[lines.words]
-        keys = self._keys(step, rows, "words")
         return choose_words(lines, cost, allowed, self.masking.rate, self.masking.predictions, keys)
 
     def _view(
-        self, role: str, view: View, lines: Lines, words: np.ndarray | None, step: int, rows: np.ndarray
+        self,
+        role: str,
+        view: View,
+        lines: Lines,
+        words: np.ndarray | None,
+        mixing: float,
+        keys: Callable[..., np.ndarray],
     ) -> dict[str, np.ndarray]:
         cutter, owner = self._cutter(view), view.masks_of or role
-        cuts = choose_cuts(cutter, lines, view.mixing(step), self._keys(step, rows, "mix", role))
+        cuts = choose_cuts(cutter, lines, mixing, keys("mix", role))
         layout: Layout = lay_out(cutter.own, cutter.table, cuts, lines, self.windows.length)
         if words is None:
             waits = None
             if self.masking.rarity:
                 waits = np.concatenate([self._waits[name] for name in (view.vocabulary, view.mixed_with) if name])
-            slots = choose_pieces(cutter, layout, self.masking, self._keys(step, rows, "pieces", owner), waits)
-            actions = self._keys(step, rows, "action", owner)
+            slots = choose_pieces(cutter, layout, self.masking, keys("pieces", owner), waits)
+            actions = keys("action", owner)
         else:
             slots, _ = slots_of_words(layout, lines, words, self.masking.predictions)
-            actions = self._keys(step, rows, "action")
-        return apply(cutter, layout, slots, self.masking, actions, self._keys(step, rows, "random", owner))
+            actions = keys("action")
+        return apply(cutter, layout, slots, self.masking, actions, keys("random", owner))

@@ -31,6 +31,8 @@ class Masking:
       rarity: when above 0, ⌈rate x pieces⌉ positions of each `GROUP` of rows are drawn without replacement, with
         probability proportional to max(count of the piece, 1)^-rarity (DistilBERT, arXiv 1910.01108, has 0.7). Rows of
         rare pieces then have more than others; what a row draws beyond `predictions` is not masked.
+      static: the seed of masks that are drawn once for each window, the same in every epoch and run, so that a teacher
+        that does not train can be computed once; None draws anew at every step.
     """
 
     rate: float = 0.15
@@ -39,6 +41,7 @@ class Masking:
     predictions: int = 20
     whole_words: bool = False
     rarity: float = 0.0
+    static: int | None = None
 
     def __post_init__(self):
         if not 0.0 < self.rate <= 1.0:
@@ -53,6 +56,10 @@ class Masking:
             raise UserError(f"rarity {self.rarity}: it must be 0, for none, to {_STEEPEST:g}")
         if self.rarity and self.whole_words:
             raise UserError("rarity is of pieces: leave it or whole_words out")
+        if self.rarity and self.static is not None:
+            raise UserError("rarity is drawn over the rows of a batch, static masks for each window: leave one out")
+        if self.static is not None and not 0 <= self.static < 2**32:
+            raise UserError(f"static={self.static}: the seed of static masks must be at least 0 and below 2**32")
 
     def check(self, length: int) -> None:
         """Raises UserError when rows of `length` positions are too short for the predictions, or too long to sort."""

@@ -70,31 +70,68 @@ class SoftTargets(Following):
         bridge: Mapping[str, Any],
     ) -> Sums:
         """The summed divergence, and at how many positions both have the same best piece (`agreement`)."""
-        teacher, student = (
-            (params[name]["embeddings"]["word"], params[name]["mlm"]["bias"]) for name in (self.teacher, self.student)
-        )
-        if self.mixed is not None:
-            teacher = self.mixed.table(params), self.mixed.bias(params)
-        where = "predictions" if self.masked_only else "transformed"
-        vectors = [getattr(outputs[name], where) for name in (self.teacher, self.student)]
+        real, where = self._real(batch), "predictions" if self.masked_only else "transformed"
+        head = _head(params, self.student)
+        found, vectors = outputs[self.teacher], getattr(outputs[self.student], where)
 
         @jax.checkpoint
-        def sums(teacher_vectors, student_vectors, real):
-            target = jax.lax.stop_gradient(bert.logits(teacher_vectors, *teacher))
-            scores = bert.logits(student_vectors, *student)
+        def whole(vectors, real, teacher_vectors):
+            scores = bert.logits(vectors, *head)
+            target = jax.lax.stop_gradient(bert.logits(teacher_vectors, *self.teacher_head(params)))
             nats = losses.divergence(target, scores, self.temperature)
-            same = jnp.argmax(target, -1) == jnp.argmax(scores, -1)
-            return jnp.sum(jnp.where(real, nats, 0.0)), jnp.sum(jnp.where(real & same, 1.0, 0.0))
+            return _sums(real, nats, jnp.argmax(target, -1) == jnp.argmax(scores, -1))
+
+        @jax.checkpoint
+        def cached(vectors, real, top, chances):
+            scores = bert.logits(vectors, *head)
+            nats = losses.top_divergence(top, chances, scores, self.temperature)
+            return _sums(real, nats, top[..., 0] == jnp.argmax(scores, -1))
+
+        sums, given = (whole, [getattr(found, where)]) if found.top is None else (cached, [found.top, found.chances])
 
         def body(totals, part):
             return jax.tree.map(jnp.add, totals, sums(*part)), None
 
-        parts = [_cut(x, self.chunk) for x in (*vectors, self._real(batch))]
+        parts = [cut(x, self.chunk) for x in (vectors, real, *given)]
         (nats, same), _ = jax.lax.scan(body, (jnp.zeros(()), jnp.zeros(())), parts)
         return nats, {"agreement": same}
 
+    def teacher_head(self, params: Mapping[str, Any]) -> tuple[Array, Array]:
+        """The table and bias that the teacher is scored with."""
+        if self.mixed is not None:
+            return self.mixed.table(params), self.mixed.bias(params)
+        return _head(params, self.teacher)
 
-def _cut(x: Array, chunk: int) -> Array:
+    def top(self, params: Mapping[str, Any], outputs: bert.Outputs, count: int) -> tuple[Array, Array]:
+        """For a cache: the teacher's best pieces, and the logarithms of their chances and of that of all others.
+
+        Returns:
+          int32 [batch, positions, count] and float32 [batch, positions, count + 1], at the term's temperature.
+        """
+        vectors, head = outputs.predictions if self.masked_only else outputs.transformed, self.teacher_head(params)
+
+        def best(vectors):
+            logs = jax.nn.log_softmax(bert.logits(vectors, *head) / self.temperature)
+            chances, top = jax.lax.top_k(logs, count)
+            rest = jnp.put_along_axis(logs, top, -jnp.inf, axis=-1, inplace=False)
+            return top, jnp.concatenate([chances, jax.nn.logsumexp(rest, axis=-1, keepdims=True)], axis=-1)
+
+        whole = [
+            jnp.swapaxes(x, 0, 1).reshape(x.shape[1], -1, x.shape[3])[:, : vectors.shape[1]]
+            for x in jax.lax.map(best, cut(vectors, self.chunk))
+        ]
+        return whole[0], whole[1]
+
+
+def _head(params: Mapping[str, Any], name: str) -> tuple[Array, Array]:
+    return params[name]["embeddings"]["word"], params[name]["mlm"]["bias"]
+
+
+def _sums(real: Array, nats: Array, same: Array) -> tuple[Array, Array]:
+    return jnp.sum(jnp.where(real, nats, 0.0)), jnp.sum(jnp.where(real & same, 1.0, 0.0))
+
+
+def cut(x: Array, chunk: int) -> Array:
     """[batch, length, ...] → [pieces, batch, chunk, ...], padded with zeros; rows stay on their devices."""
     chunk = min(chunk, x.shape[1])
     x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % chunk), *[(0, 0)] * (x.ndim - 2)))

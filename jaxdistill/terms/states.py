@@ -52,8 +52,8 @@ class HiddenStates(Following):
         return {name: {"kernel": xavier(keys[name], shape)} for name in used if used[name]}
 
     def want(self) -> dict[str, frozenset[str]]:
-        """The hidden states of every layer, unless only the embeddings are followed."""
-        return self.wants() if self.layers is None else self.wants("hidden")
+        """The hidden states of every layer, the output of the embedding layer, or both."""
+        return self.wants(*["hidden"] * (self.layers is not None), *["embeddings"] * self.embeddings)
 
     def __call__(
         self,
@@ -88,6 +88,10 @@ class CosineStates(Following):
         """Raises UserError when widths differ."""
         super().check(models)
         self.check_equal(models, "hidden", _WIDER)
+
+    def want(self) -> dict[str, frozenset[str]]:
+        """The last hidden states."""
+        return self.wants("last")
 
     def __call__(
         self,

@@ -1,0 +1,227 @@
+"""A cache of what a teacher that does not train computes: once for each window, instead of at every step.
+
+It holds what the terms of an experiment read of that teacher: for soft targets the best pieces at every position and
+one class for all others, so that the loss stays a divergence between distributions; hidden states as they are. Numbers
+are float16, which has three bits more than bfloat16, and none of these is large. Masks must be static.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from jaxdistill import files, manifest, tree
+from jaxdistill import step as steps
+from jaxdistill.errors import UserError
+from jaxdistill.experiment import Experiment
+from jaxdistill.inputs import Inputs, make_batches, read_inputs, read_vocabularies
+from jaxdistill.terms import SoftTargets
+
+NAME = "cache.json"
+ROWS = 16
+"""Windows that are computed together."""
+_FLUSH = 64
+
+
+def cached_views(experiment: Experiment) -> dict[str, frozenset[str]]:
+    """The views that a model reads of which nothing trains, and what the terms want of each.
+
+    Raises:
+      UserError: there is none, masks are not static, or attention scores are wanted, which are too many to keep.
+    """
+    found = {view: want for view, want in experiment.reading().items() if not experiment.trains_role(view)}
+    if not found:
+        raise UserError("no model of this experiment stays as it is: there is nothing to compute once")
+    if experiment.data.masking.static is None:
+        raise UserError("a cache needs static masks, drawn once for each window: give a seed for them")
+    for view, want in found.items():
+        if "scores" in want:
+            raise UserError(f"the attention scores of {view!r} are too many to keep: leave the attention term out")
+    return found
+
+
+def contents(experiment: Experiment, inputs: Inputs, top: int) -> dict[str, Any]:
+    """What a cache depends on, as JSON values."""
+    roles = {experiment.reader(view) for view in cached_views(experiment)}
+    return {
+        "corpus": inputs.corpus.digest,
+        "vocabularies": {name: vocabulary.digest for name, vocabulary in inputs.vocabularies.items()},
+        "length": experiment.data.length,
+        "masking": manifest.as_dict(experiment.data.masking),
+        "wanted": {
+            view: [manifest.as_dict(experiment.data.views[view]), sorted(want)]
+            for view, want in cached_views(experiment).items()
+        },
+        "soft targets": [
+            [term.teacher, term.temperature, term.masked_only] for term in _soft_targets(experiment).values()
+        ],
+        "top": top,
+        "teachers": {
+            role: [experiment.start[role].contents() or manifest.as_dict(experiment.start[role])] for role in roles
+        },
+    }
+
+
+def build(experiment: Experiment, out: str | os.PathLike, top: int = 8, progress: bool = True) -> int:
+    """Computes a cache; run again, it goes on with what is missing. The folder appears when it is whole.
+
+    Args:
+      experiment: with static masks and a teacher that does not train.
+      out: the folder to write.
+      top: pieces whose chances are kept at each position.
+      progress: show a bar.
+
+    Returns:
+      Bytes for each real position.
+
+    Raises:
+      UserError: see `cached_views`; the folder holds something else.
+    """
+    out = pathlib.Path(out)
+    starts = {role: start.pin(None) for role, start in experiment.start.items()}
+    experiment = dataclasses.replace(experiment, start=starts)
+    inputs = read_inputs(experiment.data.corpus, read_vocabularies(experiment.data), experiment.data.length)
+    key, count = contents(experiment, inputs, top), len(inputs.windows)
+    part = out.with_name(f".{out.name}.part")
+    if top < 1:
+        raise UserError(f"top={top}: keep at least 1 piece at each position")
+    if out.exists():
+        raise UserError(f"{out} exists already: use it, or choose another folder")
+    done = _resumed(part, key)
+    batches = make_batches(experiment.data, inputs, experiment.seed)
+    compute = _computer(experiment, top)
+    arrays: dict[str, np.memmap] = {}
+    with tqdm.tqdm(total=count, initial=done, unit="window", disable=None if progress else True) as bar:
+        for first in range(done, count, ROWS):
+            windows = np.arange(first, first + ROWS)
+            batch = batches.read(np.minimum(windows, count - 1), 0, windows)
+            last = min(first + ROWS, count)
+            for name, value in tree.flatten(compute(batch)).items():
+                value = np.asarray(value)
+                if name not in arrays:
+                    arrays[name] = _mapped(
+                        part / f"{name.replace('/', '.')}.npy", (count, *value.shape[1:]), value.dtype
+                    )
+                arrays[name][first:last] = value[: last - first]
+            bar.update(last - first)
+            if last == count or (first // ROWS + 1) % _FLUSH == 0:
+                for array in arrays.values():
+                    array.flush()
+                files.write_json(part / NAME, {"key": key, "done": last})
+    for path in part.iterdir():
+        files.settle(path)
+    files.settle(part)
+    os.replace(part, out)
+    names = cached_views(experiment)
+    tokens = sum(inputs.windows.tokens(experiment.data.views[view].vocabulary) for view in names) / len(names)
+    return round(sum(path.stat().st_size for path in out.glob("*.npy")) / tokens)
+
+
+def static(experiment: Experiment, seed: int) -> Experiment:
+    """The experiment with masks that are drawn once for each window."""
+    masking = dataclasses.replace(experiment.data.masking, static=seed)
+    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, masking=masking))
+
+
+def using(experiment: Experiment, folder: str | os.PathLike) -> Experiment:
+    """The experiment with a cache and its masks; `open_cache` checks that the rest fits."""
+    path = pathlib.Path(folder) / NAME
+    if not path.is_file():
+        raise UserError(f"{folder} holds no cache: make one with `jaxdistill cache`")
+    fixed = static(experiment, files.read_json(path)["key"]["masking"]["static"])
+    cached_views(fixed)
+    return dataclasses.replace(fixed, data=dataclasses.replace(fixed.data, cache=os.fspath(folder)))
+
+
+def open_cache(experiment: Experiment, inputs: Inputs) -> dict[str, Callable[[np.ndarray], dict[str, np.ndarray]]]:
+    """What `Batches` adds to a batch from the experiment's cache: by view, arrays for windows given by number.
+
+    Raises:
+      UserError: there is no whole cache, or it was computed from something else; the message names what.
+    """
+    folder = pathlib.Path(experiment.data.cache)
+    saved = files.read_json(folder / NAME)
+    wanted = contents(experiment, inputs, saved["key"].get("top"))
+    stale = [name for name in wanted if saved["key"].get(name) != wanted[name]]
+    if stale:
+        raise UserError(f"{folder} was computed with other {', '.join(stale)}: make another with `jaxdistill cache`")
+    if saved["done"] != len(inputs.windows):
+        raise UserError(f"{folder} holds {saved['done']:,} of {len(inputs.windows):,} windows: make it again")
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for path in sorted(folder.glob("*.npy")):
+        view, _, name = path.stem.partition(".")
+        found.setdefault(view, {})[name] = np.load(path, mmap_mode="r")
+    return {view: functools.partial(_rows, arrays) for view, arrays in found.items()}
+
+
+def _rows(arrays: Mapping[str, np.ndarray], windows: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: array[windows] for name, array in arrays.items()}
+
+
+def _soft_targets(experiment: Experiment) -> dict[str, SoftTargets]:
+    """By view the one term that reads its logits.
+
+    Raises:
+      UserError: there are several with different temperatures or positions.
+    """
+    found: dict[str, SoftTargets] = {}
+    for term in experiment.terms.values():
+        if isinstance(term, SoftTargets):
+            other = found.setdefault(term.teacher, term)
+            if (other.temperature, other.masked_only) != (term.temperature, term.masked_only):
+                raise UserError(f"soft targets of {term.teacher!r} at two temperatures or places can't be cached")
+    return found
+
+
+def _computer(experiment: Experiment, top: int) -> Callable[[Mapping[str, Any]], dict]:
+    """A jitted function from a batch to what is kept of it, by view and name, rows first."""
+    views, soft = cached_views(experiment), _soft_targets(experiment)
+    roles = {experiment.reader(view) for view in views}
+    params = {
+        role: steps.start_model(experiment.start[role], experiment.models[role], role, experiment.seed)
+        for role in roles
+    }
+    params |= {view: params[experiment.reader(view)] for view in views}
+
+    @jax.jit
+    def compute(params, batch):
+        outputs = steps.forward(experiment, params, batch, {}, views)
+        kept: dict[str, dict[str, jax.Array]] = {}
+        for view, want in views.items():
+            found = outputs[view]
+            own = {name: getattr(found, name) for name in want - {"hidden", "transformed"}}
+            if "hidden" in want:
+                own["hidden"] = jnp.swapaxes(found.hidden, 0, 1)
+            own = {name: value.astype(jnp.float16) for name, value in own.items()}
+            if view in soft:
+                best, chances = soft[view].top(params, found, top)
+                small = experiment.models[experiment.reader(view)].vocab <= 2**16
+                own |= {"top": best.astype(jnp.uint16 if small else jnp.uint32), "chances": chances.astype(jnp.float16)}
+            kept[view] = own
+        return kept
+
+    return lambda batch: compute(params, {view: batch[view] for view in views})
+
+
+def _resumed(part: pathlib.Path, key: Mapping[str, Any]) -> int:
+    """How many windows an unfinished folder holds."""
+    if (part / NAME).is_file():
+        saved = files.read_json(part / NAME)
+        if saved["key"] == key:
+            return saved["done"]
+        raise UserError(f"{part} is the beginning of another cache: remove it, or choose another folder")
+    part.mkdir(parents=True, exist_ok=True)
+    return 0
+
+
+def _mapped(path: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
+    if path.is_file():
+        return np.load(path, mmap_mode="r+")
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)

@@ -163,7 +163,7 @@ def _facts(found: Trained, name: str, dtype: str, measured: Measured | None) -> 
     asked, role = found.manifest["config"], found.role
     method, _, variant = asked["name"].partition("/")
     base = "teacher" if "teacher" in asked["models"] else role
-    start = asked["start"][base] if asked["start"][base]["type"] == "FromHuggingFace" else {}
+    start = asked["start"][base] if "source" in asked["start"][base] else {}
     versions = {name: found.manifest[name] for name in ("jaxdistill", "python")} | found.manifest["packages"]
     return Facts(
         name=name,

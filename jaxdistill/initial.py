@@ -1,4 +1,4 @@
-"""Where a model's parameters start: at random, or from a Hugging Face folder or hub id."""
+"""Where a model's parameters start: at random, or from the whole, layers, table or words of a Hugging Face model."""
 
 import dataclasses
 import hashlib
@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill import bert, files, hf_files
+from jaxdistill import bert, files, hf_files, transplant
+from jaxdistill.data.vocab import Vocabulary, read_vocabulary
 from jaxdistill.errors import UserError
-from jaxdistill.hf import read_hf
+from jaxdistill.hf import find_tokenizer, read_config, read_hf
 
 _WORDS = 0.05
 """Deviation of the word table: at BERT's 0.02, Adam's first steps drown what it started with."""
@@ -103,7 +104,17 @@ class FromHuggingFace:
     revision: str | None = None
 
     def check(self, config: bert.BertConfig) -> None:
-        """Nothing yet: the shapes are compared when the weights are read."""
+        """Raises UserError when the source, by its config.json, has another shape."""
+        found = self._shape(read_config(self.source, revision=self.revision), config)
+        wrong = [
+            f"{name} is {getattr(found, name)} there and {getattr(config, name)} here"
+            for name in ("vocab", "hidden", "layers", "heads", "ffn", "positions", "types", "eps")
+            if getattr(found, name) != getattr(config, name)
+        ]
+        if wrong:
+            raise UserError(
+                f"a model can't start from {self.source}: {', '.join(wrong)}; start from a model of the same shape"
+            )
 
     def __call__(self, config: bert.BertConfig, key: jax.Array) -> dict:
         """Parameters of the given shape; a head that the source lacks starts at random.
@@ -111,18 +122,21 @@ class FromHuggingFace:
         Raises:
           UserError: the source has another shape.
         """
+        self.check(config)
         seed = int(jax.random.bits(key, dtype=jnp.uint32))
         found = read_hf(self.source, revision=self.revision, mlm=config.mlm, pooler=config.pooler, seed=seed)
         if found.fresh:
             heads = " and ".join(found.fresh)
             warnings.warn(f"{self.source} has no weights for {heads}: fresh ones start at random", stacklevel=2)
-        for name in ("vocab", "hidden", "layers", "heads", "ffn", "positions", "types", "eps"):
-            if getattr(found.config, name) != getattr(config, name):
-                raise UserError(
-                    f"{self.source} has {name}={getattr(found.config, name)}, the model of this run "
-                    f"{name}={getattr(config, name)}: start from a model of the same shape"
-                )
-        return jax.tree.map(jnp.asarray, found.params)
+        return jax.tree.map(jnp.asarray, self._take(found.params, config))
+
+    def _shape(self, found: bert.BertConfig, config: bert.BertConfig) -> bert.BertConfig:
+        """The shape of what a model of the shape `config` takes from a source of the shape `found`."""
+        return found
+
+    def _take(self, params: dict, config: bert.BertConfig) -> dict:
+        """What a model takes of the source's parameters."""
+        return params
 
     def pin(self, commit: str | None) -> "FromHuggingFace":
         """With the hub's commit as its revision: the one asked for, else the given one, else the newest."""
@@ -141,10 +155,103 @@ class FromHuggingFace:
         return hashlib.sha256("".join(files.sha256(path) for path in weights).encode()).hexdigest() if weights else ""
 
 
+@dataclasses.dataclass(frozen=True)
+class FromLayers(FromHuggingFace):
+    """Some layers of a model, and its tables, embedding LayerNorm and heads: a shallower student's start.
+
+    As DistilBERT starts (arXiv 1910.01108) with the layers `terms.maps.spread`, and patient distillation (1908.09355)
+    with the first ones. A student without token types leaves the source's out: they are dropped, as DistilBERT's are,
+    and not added to the word table. One with fewer positions takes the first ones.
+
+    Attributes:
+      layers: the source's layer, counted from 0, for each layer of the model.
+    """
+
+    layers: tuple[int, ...] = dataclasses.field(kw_only=True)
+
+    def _shape(self, found: bert.BertConfig, config: bert.BertConfig) -> bert.BertConfig:
+        absent = [layer for layer in self.layers if not 0 <= layer < found.layers]
+        if absent or not self.layers:
+            raise UserError(f"layers {list(self.layers)} of {self.source}: it has 0 to {found.layers - 1}")
+        return dataclasses.replace(
+            found,
+            layers=len(self.layers),
+            positions=min(found.positions, config.positions),
+            types=found.types if config.types else 0,
+        )
+
+    def _take(self, params: dict, config: bert.BertConfig) -> dict:
+        tables = {name: table for name, table in params["embeddings"].items() if name != "type" or config.types}
+        tables["position"] = tables["position"][: config.positions]
+        layers = jax.tree.map(lambda stack: stack[list(self.layers)], params["layers"])
+        return params | {"embeddings": tables, "layers": layers}
+
+
+@dataclasses.dataclass(frozen=True)
+class FromWords(FromHuggingFace):
+    """A random start whose word table comes from a model with another vocabulary, such as a wider teacher.
+
+    A piece starts as the mean of the source's rows of the pieces into which the source's tokenizer cuts it, brought to
+    the model's width and to the scale of a random table (`transplant`); one that the source can't spell starts at
+    random. Everything else is as in the random start with the same seed.
+
+    Attributes:
+      vocabulary: the model's vocab.txt or tokenizer folder.
+      base: the random start.
+    """
+
+    vocabulary: str = dataclasses.field(kw_only=True)
+    base: Random = dataclasses.field(default=Random(), kw_only=True)
+
+    def check(self, config: bert.BertConfig) -> None:
+        """Raises UserError when the source is narrower than the model, or the vocabulary is not the model's."""
+        self.base.check(config)
+        own, _ = self._vocabularies()
+        found = read_config(self.source, revision=self.revision)
+        if found.hidden < config.hidden:
+            raise UserError(
+                f"{self.source} is {found.hidden} wide, the model that is to start from its words {config.hidden}: "
+                "take a narrower model or a wider source"
+            )
+        if own.size > config.vocab:
+            raise UserError(f"{self.vocabulary} has {own.size} pieces, the model only {config.vocab} rows")
+
+    def __call__(self, config: bert.BertConfig, key: jax.Array) -> dict:
+        """Parameters of the given shape.
+
+        Raises:
+          UserError: see `check`; or the source can spell too few of the pieces.
+        """
+        self.check(config)
+        params = self.base(config, key)
+        tables = params["embeddings"]
+        found = read_hf(self.source, revision=self.revision, mlm=False).params["embeddings"]["word"]
+        word = transplant.word_table(np.asarray(tables["word"]), found, transplant.recut(*self._vocabularies()))
+        return params | {"embeddings": tables | {"word": jnp.asarray(word)}}
+
+    def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
+        """The model's and the source's."""
+        theirs = find_tokenizer(self.source, revision=self.revision)
+        return read_vocabulary(self.vocabulary), read_vocabulary(theirs)
+
+    def contents(self) -> str:
+        """A hash over a folder's weights and both vocabularies."""
+        digests = [vocabulary.digest for vocabulary in self._vocabularies()]
+        return hashlib.sha256("".join([super().contents(), *digests]).encode()).hexdigest()
+
+
 Start = Random | FromHuggingFace
 
 
 def recorded(fields: Mapping[str, Any]) -> Start:
     """The start that a run's manifest names."""
-    kinds = {kind.__name__: kind for kind in (Random, FromHuggingFace)}
-    return kinds[fields["type"]](**{name: value for name, value in fields.items() if name != "type"})
+    kinds = {kind.__name__: kind for kind in (Random, FromHuggingFace, FromLayers, FromWords)}
+    values = {name: _value(value) for name, value in fields.items() if name != "type"}
+    return kinds[fields["type"]](**values)
+
+
+def _value(value: Any) -> Any:
+    """A field from its JSON form."""
+    if isinstance(value, Mapping):
+        return recorded(value)
+    return tuple(value) if isinstance(value, list) else value

@@ -107,7 +107,8 @@ def _summary(facts: Facts) -> str:
     text = (
         f"A {family_of(config).name} encoder {head}: {config.layers} layers × {config.hidden}, {config.heads} "
         f"attention heads, {parameter_count(config):,} parameters, {facts.vocabulary:,} WordPieces, trained on rows of "
-        f"{facts.length} pieces. It {made}: {_line(facts.method)}" + (f", variant `{facts.variant}`." if facts.variant else ".")
+        f"{facts.length} pieces. It {made}: {_line(facts.method)}"
+        f"{f', variant `{facts.variant}`' if facts.variant else ''}."
     )
     if facts.step < facts.steps:
         text += f"\n\n**Unfinished:** these are the weights after step {facts.step:,} of {facts.steps:,}."

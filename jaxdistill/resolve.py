@@ -68,8 +68,8 @@ def resolve(
     experiment = _with_micro_batch(experiment, rows)
     weights = {role: digest for role, start in starts.items() if (digest := start.contents())}
     current = manifest.manifest(experiment, _hashes(inputs, weights))
-    folders = {f"start.{role}.source" for role in weights}
-    notes = manifest.check_manifest(workdir, saved, current, MAY_CHANGE | folders) if saved else []
+    paths = {f"start.{role}.{field}" for role in weights for field in ("source", "vocabulary")}
+    notes = manifest.check_manifest(workdir, saved, current, MAY_CHANGE | paths) if saved else []
     return experiment, current, [f"note: {line}" for line in notes]
 
 

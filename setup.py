@@ -52,6 +52,7 @@ setup(
         # torch and transformers are the tests' oracles: the package imports neither.
         "test": [
             "hypothesis>=6.100,<7",
+            "matplotlib>=3.9,<4",
             "ml_dtypes>=0.5,<1",
             "packaging>=24",
             "pytest>=8,<10",
@@ -63,6 +64,7 @@ setup(
             "torch==2.13.0",
             "transformers>=5.0,<6",
         ],
+        "plot": ["matplotlib>=3.9,<4"],
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
         "tfds": ["tensorflow>=2.20,<3", "tensorflow-datasets>=4.9.7,<5"],

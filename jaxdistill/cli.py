@@ -12,22 +12,7 @@ from typing import Annotated, Any
 import jaxdistill
 from jaxdistill import knobs, signals
 from jaxdistill.errors import UserError
-
-STAGES = """the stages:
-  jaxdistill prepare FILE... --out CORPUS               text -> word ids and a lexicon
-  jaxdistill vocab CORPUS --out vocab.txt               the student's WordPieces
-  jaxdistill train extreme --workdir RUN --corpus CORPUS --vocabulary vocab.txt --teacher FOLDER_OR_HUB_ID
-  jaxdistill evaluate RUN --corpus HELD_OUT             masked-word accuracy on text that was set aside
-  jaxdistill export RUN --out FOLDER                    a model that transformers loads
-  jaxdistill fill FOLDER "A cup of [MASK]."             the likeliest pieces for each [MASK]
-all of them at once, in minutes: jaxdistill quickstart"""
-
-TRAIN = """usage: jaxdistill train CONFIG --workdir RUN [knobs]
-       jaxdistill train CONFIG --help
-
-Trains in a workdir, evaluates, and saves checkpoints. Run again, the same command continues, to the same bits.
-CONFIG is a name, or the path of a Python file with a function `config` of your own. By name there are: {names}.
-Its --help lists every knob with its default and meaning."""
+from jaxdistill.usage import COMPARE, STAGES, TRAIN
 
 
 def _where(
@@ -148,6 +133,18 @@ def _evaluate(options: argparse.Namespace) -> None:
         write_json(options.json, {name: dataclasses.asdict(value) for name, value in scores.items()})
 
 
+def _compare(options: argparse.Namespace) -> None:
+    from jaxdistill.compare import compare
+    from jaxdistill.report import check_comparison_files, comparison_table, write_comparison
+
+    if options.out:
+        check_comparison_files(options.out)
+    made = compare(options.models, options.corpus)
+    print(comparison_table(made))
+    if options.out:
+        print(f"{options.out}: {', '.join(write_comparison(made, options.out))}")
+
+
 def _export(options: argparse.Namespace) -> None:
     from jaxdistill.export import export
 
@@ -265,6 +262,12 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=_at_least(0), default=0, help="of the masks (default 0)")
     made.add_argument("--json", help="also write the scores to this file")
     made.add_argument("--role", help="which model of a run (default: all of them)")
+
+    made = command("compare", _compare, "Runs and model folders side by side: one table and one picture.")
+    made.epilog = COMPARE
+    made.add_argument("models", nargs="+", metavar="RUN", help="a run's workdir, a model folder or a hub id")
+    made.add_argument("--corpus", metavar="HELD_OUT", help="prepared text that no model was trained on: score all now")
+    made.add_argument("--out", metavar="FOLDER", help="also write compare.json, .md, .png and .svg there")
 
     made = command("export", _export, "Write a run's model as a Hugging Face folder.")
     made.add_argument("run", metavar="RUN", help="the run's workdir, finished or not")

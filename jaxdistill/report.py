@@ -1,33 +1,141 @@
-"""Figures as tables for people."""
+"""Figures as tables and files for people."""
 
+import dataclasses
+import os
+import pathlib
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
+from jaxdistill import files, picture
+from jaxdistill.compare import BATCH, Comparison
 from jaxdistill.data.lexicon import Lexicon
 from jaxdistill.data.vocab import Vocabulary
 from jaxdistill.data.wordpiece import describe
 from jaxdistill.evaluate import Scores
 
+_SCORES = ("pieces right", "perplexity", "words right", "nats/word", "can't write")
+
+
+def _score_cells(score: Scores) -> list[str]:
+    return [
+        f"{score.piece_accuracy:.2%}",
+        f"{score.piece_perplexity:.2f}",
+        f"{score.word_accuracy:.2%}",
+        f"{score.word_nats:.3f}",
+        f"{score.unwritable:.2%}",
+    ]
+
 
 def score_table(scores: Mapping[str, Scores]) -> str:
     """Models and their held-out scores, one a line."""
-    header = ("model", "pieces right", "perplexity", "words right", "nats/word", "can't write")
-    rows = [
-        (
-            name,
-            f"{score.piece_accuracy:.2%}",
-            f"{score.piece_perplexity:.2f}",
-            f"{score.word_accuracy:.2%}",
-            f"{score.word_nats:.3f}",
-            f"{score.unwritable:.2%}",
-        )
-        for name, score in scores.items()
-    ]
+    rows = [[name, *_score_cells(score)] for name, score in scores.items()]
     first = next(iter(scores.values()))
     note = (
         f"({first.pieces:,} masked pieces of the first model; {first.words:,} words masked whole. The columns on words "
         "compare all models, those on pieces only models of one vocabulary.)"
     )
-    return f"{_table(header, rows)}\n{note}"
+    return f"{_table(['model', *_SCORES], rows)}\n{note}"
+
+
+_COMPARED = {
+    "model": "step",
+    **dict.fromkeys(_SCORES, "") | {_SCORES[0]: "scores"},
+    "parameters": "",
+    "MB": "",
+    "ms/row": "latency",
+    "rows/s": "throughput",
+    "training s": "seconds",
+    "positions": "",
+    "FLOP": "flops",
+}
+"""Columns of a comparison, and which of a model's notes each of them refers to."""
+_FILES = ("compare.json", "compare.md", "compare.png", "compare.svg")
+
+
+def comparison_table(comparison: Comparison, markdown: bool = False) -> str:
+    """Models and their figures, one a line, with footnotes and what the columns mean."""
+    header, rows = list(_COMPARED), []
+    footnotes = list(dict.fromkeys(note for model in comparison.models.values() for note in model.notes.values()))
+    for name, model in comparison.models.items():
+        cost = model.cost
+        cells = [name, *(_score_cells(model.scores) if model.scores else ["-"] * len(_SCORES))]
+        cells += [f"{model.parameters:,}", _number(4e-6 * model.parameters)]
+        cells += [_number(1e3 * model.latency), _number(model.throughput)]
+        cells += [_number(cost.seconds), f"{cost.positions:,}", _power(cost.flops)] if cost else ["-"] * 3
+        notes = [model.notes.get(about) for about in _COMPARED.values()]
+        marks = [f" [{1 + footnotes.index(note)}]" if note else "" for note in notes]
+        rows.append([cell + mark for cell, mark in zip(cells, marks, strict=True)])
+    below = [*(f"[{number}] {note}." for number, note in enumerate(footnotes, 1)), *_legend(comparison)]
+    if not markdown:
+        made = _table(header, rows)
+        width = max(map(len, made.splitlines()))
+        return "\n".join([made, *(textwrap.fill(line, width, subsequent_indent="  ") for line in below)])
+    ruler = ["---", *["---:"] * (len(header) - 1)]
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in (header, ruler, *rows)]
+    return "\n".join([*(f"| {line} |" for line in lines), "", *(f"- {line}" for line in below)])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _power(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2e}".replace("e+0", "e").replace("e+", "e")
+
+
+def _legend(comparison: Comparison) -> list[str]:
+    scores = [model.scores for model in comparison.models.values() if model.scores]
+    accuracy = f"Accuracy: on {comparison.scored}."
+    if scores:
+        groups: dict[str, list[str]] = {}
+        for name, model in comparison.models.items():
+            groups.setdefault(model.vocabulary, []).append(name)
+        alike = "; ".join(", ".join(names) for names in groups.values() if len(names) > 1)
+        accuracy += (
+            f" {scores[0].pieces:,} masked pieces of the first model, {scores[0].words:,} words masked whole. The "
+            f"columns on words compare all models, those on pieces only models of one vocabulary: {alike or 'none'}."
+        )
+    devices = ", ".join(dict.fromkeys(model.cost.device for model in comparison.models.values() if model.cost))
+    return [
+        accuracy,
+        f"Size, speed: MB as float32; on {comparison.device}, rows of {comparison.length} pieces, one of them to fill "
+        f"in; rows/s {BATCH} at a time; medians of rounds in which the models take turns.",
+        f"Training: the steps alone, on {devices or 'no machine that is known'}, without compiling, scoring and "
+        "saving, and without what a teacher, a start or a cache had taken before; positions with padding; FLOP of "
+        "matrix products.",
+    ]
+
+
+def check_comparison_files(folder: str | os.PathLike) -> None:
+    """Raises UserError when `write_comparison` could not write there, or could not draw."""
+    picture.check_matplotlib()
+    for name in _FILES:
+        files.check_writable(pathlib.Path(folder) / name)
+
+
+def write_comparison(comparison: Comparison, folder: str | os.PathLike) -> tuple[str, ...]:
+    """Writes all numbers as JSON, the table as Markdown, and the picture where there are scores.
+
+    Returns:
+      The names of the files.
+    """
+    paths, models = [pathlib.Path(folder) / name for name in _FILES], comparison.models
+    files.write_json(paths[0], dataclasses.asdict(comparison))
+    files.write_text(paths[1], comparison_table(comparison, markdown=True) + "\n")
+    accuracy = {name: model.scores.word_accuracy for name, model in models.items() if model.scores}
+    if not accuracy:
+        return _FILES[:2]
+    costs = {
+        "parameters": {name: models[name].parameters for name in accuracy},
+        f"ms for a row of {comparison.length} pieces": {name: 1e3 * models[name].latency for name in accuracy},
+        "training, FLOP": {name: cost.flops for name in accuracy if (cost := models[name].cost) and cost.flops},
+    }
+    costs = {label: found for label, found in costs.items() if found}
+    unfinished = [name for name in accuracy if "step" in models[name].notes]
+    figure = picture.draw(accuracy, "held-out words right", costs, unfinished)
+    for path in paths[2:]:
+        picture.save(figure, path)
+    return _FILES
 
 
 def vocabulary_table(

@@ -1,0 +1,35 @@
+"""What the command line says of its commands."""
+
+STAGES = """the stages:
+  jaxdistill prepare FILE... --out CORPUS               text -> word ids and a lexicon
+  jaxdistill vocab CORPUS --out vocab.txt               the student's WordPieces
+  jaxdistill train extreme --workdir RUN --corpus CORPUS --vocabulary vocab.txt --teacher FOLDER_OR_HUB_ID
+  jaxdistill evaluate RUN --corpus HELD_OUT             masked-word accuracy on text that was set aside
+  jaxdistill compare RUN RUN ...                        accuracy, size, speed, training cost: a table and a picture
+  jaxdistill export RUN --out FOLDER                    a model that transformers loads
+  jaxdistill fill FOLDER "A cup of [MASK]."             the likeliest pieces for each [MASK]
+all of them at once, in minutes: jaxdistill quickstart"""
+
+TRAIN = """usage: jaxdistill train CONFIG --workdir RUN [knobs]
+       jaxdistill train CONFIG --help
+
+Trains in a workdir, evaluates, and saves checkpoints. Run again, the same command continues, to the same bits.
+CONFIG is a name, or the path of a Python file with a function `config` of your own. By name there are: {names}.
+Its --help lists every knob with its default and meaning."""
+
+CACHE = """usage: jaxdistill cache CONFIG --out FOLDER [knobs]
+       jaxdistill cache CONFIG --help
+
+Computes once, for every window of the corpus, what a teacher that does not train computes at every step; then
+`jaxdistill train CONFIG --cache FOLDER` with the same knobs reads it. The masks are the same in every epoch then.
+Run again, it goes on where it was stopped. CONFIG is as for `train`; by name there are: {names}."""
+
+COMPARE = """what it shows:
+  accuracy   the scores that the runs ended with, when all saw the same text, cut and masked alike; otherwise all are
+             scored now, as the first run was, on the held-out text that the runs name, or on --corpus
+  size       parameters, and megabytes as float32
+  speed      milliseconds for one row, rows a second in batches, measured now on this machine, the models taking turns
+  training   seconds of the steps, positions read, FLOP: of runs; a model folder does not say it
+examples:
+  jaxdistill compare RUN-A RUN-B --out COMPARED         the table, and COMPARED/compare.{json,md,png,svg}
+  jaxdistill compare RUN FOLDER google-bert/bert-base-uncased --corpus HELD_OUT"""

@@ -12,33 +12,41 @@ from typing import Annotated, Any
 import jaxdistill
 from jaxdistill import knobs, signals
 from jaxdistill.errors import UserError
-from jaxdistill.usage import COMPARE, STAGES, TRAIN
+from jaxdistill.usage import CACHE, COMPARE, STAGES, TRAIN
 
 
 def _where(
     workdir: Annotated[str, "the run's folder: checkpoints, metrics, scores", "The run"],
     dry_run: Annotated[bool, "build everything, print sizes and costs, train nothing"] = False,
     fallback: Annotated[bool, "go on from the checkpoint before one that can't be restored"] = False,
+    cache: Annotated[str, "a folder that `jaxdistill cache` made with the same knobs; the masks are then its own"] = "",
 ):
     """Where a run lives."""
 
 
-def _train(arguments: Sequence[str]) -> None:
+def _cache_where(
+    out: Annotated[str, "the folder to write", "The cache"],
+    top: Annotated[int, "pieces whose chances are kept at each position; the others count as one"] = 8,
+    masks: Annotated[int, "seed of the masks, which every run with this cache has"] = 0,
+):
+    """Where a cache lives."""
+
+
+def _asked(command: str, usage: str, places: Callable, arguments: Sequence[str]) -> tuple[Any, dict] | None:
+    """The experiment that a config and its knobs ask for, and the values of `places`; None when help was printed."""
     names = ", ".join(sorted(path.stem for path in knobs.folder().glob("*.py") if path.stem != "__init__"))
     if not arguments:
-        raise UserError(
-            f"name a config to train: {names}, or the path of your own; `jaxdistill train --help` says more"
-        )
+        raise UserError(f"name a config: {names}, or the path of your own; `jaxdistill {command} --help` says more")
     if arguments[0] in ("-h", "--help"):
-        print(TRAIN.format(names=names))
-        return
+        print(usage.format(names=names))
+        return None
     from jaxdistill.experiment import Experiment, Run
 
     function = knobs.load(arguments[0])
-    joined = knobs.join(function, _where, Run)
+    joined = knobs.join(function, places, Run)
     if {"-h", "--help"} & set(arguments[1:]):
         print(knobs.help(joined))
-        return
+        return None
     config, where, run = joined(**knobs.parse(joined, arguments[1:]))
     _check_places(where)
     experiment = function(**config)
@@ -46,7 +54,18 @@ def _train(arguments: Sequence[str]) -> None:
         raise UserError(
             f"{arguments[0]}: its function `config` returned {type(experiment).__name__}, not an Experiment"
         )
-    experiment = dataclasses.replace(experiment, run=Run(**run))
+    return dataclasses.replace(experiment, run=Run(**run)), where
+
+
+def _train(arguments: Sequence[str]) -> None:
+    asked = _asked("train", TRAIN, _where, arguments)
+    if asked is None:
+        return
+    experiment, where = asked
+    if where["cache"]:
+        from jaxdistill.cache import using
+
+        experiment = using(experiment, where["cache"])
     if where["dry_run"]:
         from jaxdistill.dry_run import dry_run
 
@@ -62,6 +81,17 @@ def _train(arguments: Sequence[str]) -> None:
         from jaxdistill.report import score_table
 
         print(score_table(result.scores))
+
+
+def _cache(arguments: Sequence[str]) -> None:
+    asked = _asked("cache", CACHE, _cache_where, arguments)
+    if asked is None:
+        return
+    from jaxdistill.cache import build, static
+
+    experiment, where = asked
+    size = build(static(experiment, where["masks"]), where["out"], where["top"])
+    print(f"wrote {where['out']}, {size} bytes a position; next: jaxdistill train ... --cache {where['out']}")
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -251,6 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     commands.add_parser("train", help="Train a config in a workdir; run again to continue.", add_help=False)
+    commands.add_parser("cache", help="Compute once what a teacher that does not train computes.", add_help=False)
 
     made = command("evaluate", _evaluate, "Masked-word accuracy and perplexity of runs and Hugging Face folders.")
     made.add_argument("models", nargs="+", metavar="MODEL", help="a run's workdir, a model folder or a hub id")
@@ -292,8 +323,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with signals.interruptible_imports():
-            if arguments[:1] == ["train"]:
-                _train(arguments[1:])
+            if arguments[:1] in (["train"], ["cache"]):
+                (_train if arguments[0] == "train" else _cache)(arguments[1:])
             else:
                 options = _parser().parse_args(arguments)
                 _check_places(vars(options))

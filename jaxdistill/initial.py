@@ -240,12 +240,37 @@ class FromWords(FromHuggingFace):
         return hashlib.sha256("".join([super().contents(), *digests]).encode()).hexdigest()
 
 
+@dataclasses.dataclass(frozen=True)
+class FromTable(FromHuggingFace):
+    """A random start but for the word table: that of a model of the same vocabulary and width, as it stands."""
+
+    def check(self, config: bert.BertConfig) -> None:
+        """Raises UserError when the source's table has another shape."""
+        found = read_config(self.source, revision=self.revision)
+        if (found.vocab, found.hidden) != (config.vocab, config.hidden):
+            raise UserError(
+                f"the word table of {self.source} is {found.vocab} x {found.hidden}, the model's {config.vocab} x "
+                f"{config.hidden}: start from one of the same vocabulary and width"
+            )
+
+    def __call__(self, config: bert.BertConfig, key: jax.Array) -> dict:
+        """Parameters of the given shape.
+
+        Raises:
+          UserError: the source has another vocabulary or width.
+        """
+        self.check(config)
+        params = bert.init(config, key)
+        word = read_hf(self.source, revision=self.revision, mlm=False).params["embeddings"]["word"]
+        return params | {"embeddings": params["embeddings"] | {"word": jnp.asarray(word)}}
+
+
 Start = Random | FromHuggingFace
 
 
 def recorded(fields: Mapping[str, Any]) -> Start:
     """The start that a run's manifest names."""
-    kinds = {kind.__name__: kind for kind in (Random, FromHuggingFace, FromLayers, FromWords)}
+    kinds = {kind.__name__: kind for kind in (Random, FromHuggingFace, FromLayers, FromTable, FromWords)}
     values = {name: _value(value) for name, value in fields.items() if name != "type"}
     return kinds[fields["type"]](**values)
 

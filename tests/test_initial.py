@@ -15,7 +15,7 @@ from jaxdistill import bert, hf, hf_families, manifest, step, tree
 from jaxdistill.data.vocab import read_vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.export import export, read_run
-from jaxdistill.initial import FromHuggingFace, FromLayers, FromWords, Random, recorded
+from jaxdistill.initial import FromHuggingFace, FromLayers, FromTable, FromWords, Random, recorded
 from jaxdistill.train import train
 
 SHAPE = bert.BertConfig(vocab=300, hidden=64, layers=2, heads=4, ffn=64, positions=64)
@@ -149,6 +149,7 @@ def test_a_start_comes_back_from_the_manifest(deep, tiny_inputs):
         Random(neighbours=True),
         FromHuggingFace("owner/name", "0123abc"),
         FromLayers(str(deep), layers=(0, 3)),
+        FromTable(str(deep)),
         from_words(tiny_inputs, base=Random(neighbours=True)),
     ):
         assert recorded(json.loads(json.dumps(manifest.as_dict(start)))) == start

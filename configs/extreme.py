@@ -9,7 +9,7 @@ from jaxdistill.data.vocab import read_vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import BertConfig, Data, Experiment
 from jaxdistill.hf import find_tokenizer, read_config
-from jaxdistill.initial import FromHuggingFace, Random
+from jaxdistill.initial import FromHuggingFace, FromWords, Random
 from jaxdistill.mixed import Mixed
 from jaxdistill.optim import Optimizer
 from jaxdistill.terms import MaskedLM, Projection
@@ -48,6 +48,7 @@ def config(
         "a folder that the student starts from, such as one trained with --positions 512 at length 128 and exported, "
         "to go on with at --positions 512 --length 512 --predictions 77; at random when empty",
     ] = "",
+    words: Annotated[bool, "the student's word table starts from the teacher's, instead of at random"] = False,
     neighbours: Annotated[bool, "a random start whose heads look at neighbouring words: for short training"] = False,
     dropout: Annotated[float, "dropout rate of every model that trains"] = 0.1,
     attention: Annotated[Literal["plain", "fused"], "fused attention has no attention dropout"] = "plain",
@@ -65,8 +66,8 @@ def config(
     The defaults are the paper's job on 32 TPU cores; the micro-batch is chosen by device memory, so that it runs
     anywhere. Variants see the same windows, and start, masks and dropout of the student depend on the seed alone.
     """
-    if start and neighbours:
-        raise UserError("neighbours is for a random start: leave it or start out")
+    if start and (neighbours or words):
+        raise UserError("neighbours and words are for a random start: leave them or start out")
     shape = read_config(teacher, revision=revision)
     how = {
         "dropout": dropout,
@@ -89,6 +90,8 @@ def config(
     rule = Optimizer(optimizer, learning_rate, warmup)
     models = {"student": student}
     starts = {"student": FromHuggingFace(start) if start else Random(neighbours)}
+    if words:
+        starts["student"] = FromWords(teacher, revision, vocabulary=vocabulary, base=Random(neighbours))
     views = {"student": View("student")}
     terms = {"student_mlm": MaskedLM("student")}
     optimizers = {"student": rule}

@@ -7,18 +7,20 @@ import math
 import numpy as np
 import pytest
 from hf_folders import check_torch_agrees
+from tiny import RUN
 
 from jaxdistill import bert, hf, knobs, step, tree
 from jaxdistill.bert import BertConfig
-from jaxdistill.data.views import View
 from jaxdistill.data.vocab import SPECIALS
 from jaxdistill.errors import UserError
+from jaxdistill.experiment import Run
 from jaxdistill.export import export, read_run
 from jaxdistill.initial import FromHuggingFace
-from jaxdistill.terms import AttentionScores, HiddenStates, Ramp, SoftTargets
+from jaxdistill.terms import SoftTargets
 from jaxdistill.train import train
 
 ONE = {"devices": 1, "log_every": 1, "save_every": 3, "score_rows": 8}
+ELSEWHERE = {"distilbert", "extreme_plus", "mixed_vocab", "tinybert_general"}  # in test_methods.py
 VARIANTS = ("nokd", "dual", "down", "up")
 
 
@@ -44,7 +46,7 @@ def same(one, other) -> bool:
 
 
 def test_every_config_is_tested_here():
-    assert {path.stem for path in knobs.folder().glob("*.py")} - {"__init__"} == {"extreme", "mlm"}
+    assert {path.stem for path in knobs.folder().glob("*.py")} - {"__init__"} == {"extreme", "mlm", *ELSEWHERE}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -130,7 +132,7 @@ def test_a_student_goes_on_at_its_full_length(tiny_inputs, tmp_path):
         ({"teacher_learning_rate": -1.0}, "learning_rate=-1.0"),
         ({"batch": 0}, "batch=0 must be at least 1"),
         ({"steps": 0}, "steps=0"),
-        ({"start": "folder", "neighbours": True}, "neighbours is for a random start"),
+        ({"start": "folder", "neighbours": True}, "neighbours and words are for a random start"),
         ({"teacher": "no/such/folder"}, "no/such/folder does not exist"),
         ({"vocabulary": "no/vocab.txt"}, "no/vocab.txt does not exist"),
     ],
@@ -201,41 +203,48 @@ def test_the_defaults_are_the_job_of_the_paper(paper):
     assert expected.items() <= defaults.items()
 
 
-def twice_read(tiny_inputs, **changes):
-    """A teacher on mixed input that reads the student's own cut as well, and gives it soft targets and states."""
-    made = tiny_inputs.experiment(variant="dual", run=ONE, steps=3)
-    view = dataclasses.replace(View("teacher", "student", 1.0, masks_of="student"), **changes)
-    terms = {
-        "soft": SoftTargets("again", weight=Ramp(0.0, 1.0, 0, 2), mixed=made.mixed),
-        "hidden": HiddenStates("again", layers="top"),
-        "attention": AttentionScores("again"),
-    }
-    return dataclasses.replace(
-        made,
-        data=dataclasses.replace(made.data, views={**made.data.views, "again": view}),
-        reads={"again": "teacher"},
-        terms={**made.terms, **terms},
-    )
+def plus(tiny_inputs, **changes):
+    """`extreme_plus` with all of its terms."""
+    values = tiny_inputs.values(**{"variant": "dual", "steps": 3, "soft": 1.0, "states": 0.5, "scores": 1.0} | changes)
+    return dataclasses.replace(knobs.load("extreme_plus")(**values), run=Run(**RUN | ONE))
 
 
-def test_a_model_may_read_two_views(tiny_inputs, workdir):
-    experiment = twice_read(tiny_inputs)
-    last = finish(experiment, workdir)
+def test_a_model_may_read_two_views(tiny_inputs, workdir, tmp_path):
+    last = finish(plus(tiny_inputs, after=1), workdir)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    plain = [last[name] for name in ("student_mlm", "teacher_mlm", "hidden", "attention")]
-    assert last["loss"] == pytest.approx(sum(plain) + last["soft"], rel=1e-5), "step 2: the ramp is at its end"
-    assert lines[0]["loss"] == pytest.approx(
-        sum(lines[0][name] for name in ("student_mlm", "teacher_mlm", "hidden", "attention")), rel=1e-5
-    )
-    assert last["kernel_gradient/soft"] > 0 and set(read_run(workdir).params) and last["hidden/layers"] > 0
+    both = [line["student_mlm"] + line["teacher_mlm"] for line in lines]
+    for line, plain in zip(lines, both, strict=True):
+        share = 1.0 if line["step"] == 3 else 0.0
+        more = line["soft"] + 0.5 * line["states"] + line["scores"]
+        assert line["loss"] == pytest.approx(plain + share * more, rel=1e-5), "the ramp is at its end in the third step"
+    assert all(last[f"kernel_gradient/{name}"] > 0 for name in ("soft", "states", "scores"))
     names = {name for name in last if name.startswith("gradient_norm/")}
     assert names == {f"gradient_norm/{role}" for role in ("student", "teacher", "bridge")}
+    check_loads(workdir, tmp_path / "model")
+
+
+def test_what_is_beyond_the_paper_is_left_out_by_its_weight(tiny_inputs):
+    plain = tiny_inputs.experiment(variant="up", steps=3)
+    assert plus(tiny_inputs, variant="up", soft=0.0, states=0.0, scores=0.0).terms == plain.terms
+    alone = plus(tiny_inputs, variant="nokd")
+    assert (alone.name, set(alone.terms), set(alone.data.views)) == ("extreme_plus/nokd", {"student_mlm"}, {"student"})
+    with pytest.raises(UserError, match="after=3: the run has steps 0 to 2"):
+        plus(tiny_inputs, after=3)
+    with pytest.raises(UserError, match="AttentionScores needs equal heads"):
+        plus(tiny_inputs, heads=4)
+
+
+def twice_read(tiny_inputs, **changes):
+    """The same, with another view."""
+    made = plus(tiny_inputs)
+    view = dataclasses.replace(made.data.views["aligned"], **changes)
+    return dataclasses.replace(made, data=dataclasses.replace(made.data, views={**made.data.views, "aligned": view}))
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"masks_of": None}, "'soft' compares 'again' with 'student' position by position"),
+        ({"masks_of": None}, "'soft' compares 'aligned' with 'student' position by position"),
         ({"probability": 0.5}, "same cut"),
         ({"mixed_with": None}, "'soft' must have the same `mixed`"),
     ],
@@ -247,11 +256,11 @@ def test_views_of_other_pieces_are_not_compared(tiny_inputs, changes, match):
 
 
 def test_terms_and_views_that_nothing_gives_are_refused(tiny_inputs):
-    made = twice_read(tiny_inputs)
-    with pytest.raises(UserError, match="no model reads the view 'again'"):
+    made = plus(tiny_inputs)
+    with pytest.raises(UserError, match="no model reads the view 'aligned'"):
         dataclasses.replace(made, reads={})
     with pytest.raises(UserError, match="names the model 'other'"):
         dataclasses.replace(made, terms={"soft": SoftTargets("other")})
     fused = dataclasses.replace(made.models["teacher"], attention="fused", attention_dropout=0.0)
-    with pytest.raises(UserError, match="asks for the attention scores of 'again'"):
+    with pytest.raises(UserError, match="asks for the attention scores of 'aligned'"):
         dataclasses.replace(made, models={**made.models, "teacher": fused})

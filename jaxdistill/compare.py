@@ -186,7 +186,7 @@ def _scores(read: Mapping[str, _Source], corpus: str | None, setting: Setting) -
     if corpus is None and len(alike) < len(read) and len(places) == 1 and os.path.isdir(*places):
         (corpus,) = places
     if corpus is None and not alike:
-        return {}, "no text: no run was scored, and there is not one held-out text that all name"
+        return {}, "no text: no run was scored, and there is not one held-out text that all name; so no picture either"
     if corpus is None:
         others = "; the others were scored on other text or windows, or not at all" if len(alike) < len(read) else ""
         return alike, f"the text that {', '.join(alike)} ended with scores of (scores.json){others}"

@@ -15,7 +15,7 @@ from jaxdistill.data.vocab import SPECIALS
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Run
 from jaxdistill.export import export, read_run
-from jaxdistill.initial import FromHuggingFace
+from jaxdistill.initial import FromHuggingFace, FromWords, Random
 from jaxdistill.terms import SoftTargets
 from jaxdistill.train import train
 
@@ -73,6 +73,13 @@ def test_variants_are_paired(tiny_inputs):
     assert len({json.dumps(sorted(experiment.data.vocabularies.items())) for experiment in made.values()}) == 1
     assert len({experiment.data.views["student"] for experiment in made.values()}) == 1
     assert not same(step.init_params(tiny_inputs.experiment(variant="nokd", seed=1))["student"], alone)
+
+
+def test_words_may_start_from_the_teacher_s_in_any_variant(tiny_inputs):
+    expected = FromWords(str(tiny_inputs.teacher), vocabulary=str(tiny_inputs.vocabulary), base=Random(True))
+    for variant in ("nokd", "up"):
+        made = tiny_inputs.experiment(variant=variant, words=True, neighbours=True)
+        assert made.start["student"] == expected
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from hf_folders import (
     batch,
     change_config,
     change_weights,
+    check_torch_agrees,
     drop,
     our_logits,
     put,
@@ -28,6 +29,8 @@ from safetensors.numpy import load_file
 from jaxdistill import bert, cli, hf, tree
 from jaxdistill.data.vocab import write_tokenizer
 from jaxdistill.errors import UserError
+from jaxdistill.export import export, read_run
+from jaxdistill.train import train
 
 SHAPE = dataclasses.replace(OURS, types=0, eps=1e-12)
 
@@ -210,3 +213,16 @@ def test_fill_reads_a_distilbert_folder(folder, capsys):
     write_tokenizer(WORDS, folder, 20)
     assert cli.main(["fill", str(folder), "the [MASK]"]) == 0
     assert capsys.readouterr().out.startswith("house 100.0%")
+
+
+def test_a_distilbert_is_a_teacher_too(tiny_inputs, workdir, tmp_path):
+    whole = hf.read_hf(tiny_inputs.teacher)
+    config = dataclasses.replace(whole.config, types=0)
+    del whole.params["embeddings"]["type"]
+    hf.write_hf(tmp_path / "teacher", config, whole.params, whole.vocabulary)
+    made = tiny_inputs.experiment(variant="up", teacher=str(tmp_path / "teacher"), steps=1, run={"devices": 1})
+    train(made, workdir, notify=lambda line: None)
+    export(workdir, tmp_path / "after", role="teacher", notify=lambda line: None)
+    found = read_run(workdir, "teacher")
+    assert json.loads((tmp_path / "after/config.json").read_text())["architectures"] == ["DistilBertForMaskedLM"]
+    check_torch_agrees(tmp_path / "after", found.config, found.params)

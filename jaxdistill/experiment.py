@@ -172,7 +172,12 @@ class Experiment:
                 )
             if "scores" in wanted and self.models[self.reader(view)].attention == "fused":
                 raise UserError(f"a term asks for the attention scores of {view!r}: set its attention to plain")
-        if hasattr(term, "aligned"):
+        if getattr(term, "align", "pieces") != "pieces":
+            if not self.data.masking.whole_words:
+                raise UserError(
+                    f"the term {name!r} compares views word by word: both must hide the same words, so mask whole words"
+                )
+        elif hasattr(term, "aligned"):
             one, other = term.aligned()
             views = [self.data.views[view] for view in (one, other)]
             owners = [view.masks_of or name for name, view in zip((one, other), views, strict=True)]

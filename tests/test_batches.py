@@ -109,6 +109,8 @@ def row_by_loops(batches: Batches, role: str, step: int, row: int) -> dict[str, 
     }
     if view.mixed_with:
         found |= {"source": source + [0] * pad, "target_source": target_source + [0] * unused}
+    if masking.whole_words:
+        found["words"] = [-1, *(place for _, _, place in pieces), -1] + [-1] * pad
     return found
 
 

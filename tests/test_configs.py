@@ -16,7 +16,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.experiment import Run
 from jaxdistill.export import export, read_run
 from jaxdistill.initial import FromHuggingFace, FromWords, Random
-from jaxdistill.terms import SoftTargets
+from jaxdistill.terms import AttentionScores, HiddenStates, SoftTargets
 from jaxdistill.train import train
 
 ONE = {"devices": 1, "log_every": 1, "save_every": 3, "score_rows": 8}
@@ -271,3 +271,15 @@ def test_terms_and_views_that_nothing_gives_are_refused(tiny_inputs):
     fused = dataclasses.replace(made.models["teacher"], attention="fused", attention_dropout=0.0)
     with pytest.raises(UserError, match="asks for the attention scores of 'aligned'"):
         dataclasses.replace(made, models={**made.models, "teacher": fused})
+
+
+def test_views_of_other_pieces_are_compared_by_word(tiny_inputs, workdir):
+    """Teacher and student each read their own cut; the words that are masked are the same."""
+    made = tiny_inputs.experiment(variant="dual", run=ONE, steps=2, whole_words=True)
+    terms = {"hidden": HiddenStates(layers="top", align="mean"), "attention": AttentionScores(align="first")}
+    experiment = dataclasses.replace(made, terms={**made.terms, **terms})
+    last = finish(experiment, workdir)
+    assert last["hidden"] > 0 and last["attention"] > 0 and last["kernel_gradient/hidden"] > 0
+    masking = dataclasses.replace(made.data.masking, whole_words=False)
+    with pytest.raises(UserError, match="compares views word by word"):
+        dataclasses.replace(experiment, data=dataclasses.replace(made.data, masking=masking))

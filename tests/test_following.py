@@ -211,6 +211,78 @@ def test_attention_scores_are_those_of_a_plain_loop_over_real_pairs(layers):
     assert float(total) == pytest.approx(expected, rel=1e-5) and int(term.count(BATCH)) == pairs == 25 + 9 + 16
 
 
+WORDS = {
+    "teacher": np.array([[-1, 0, 0, 1, -1], [-1, 0, -1, -1, -1], [-1, 1, 2, -1, -1]], np.int32),
+    "student": np.array([[-1, 0, 1, 1, -1], [-1, 0, -1, -1, -1], [-1, 0, 2, -1, -1]], np.int32),
+}
+BY_WORD = {name: VIEW | {"words": WORDS[name]} for name in WORDS}
+PLACES = {
+    name: [[[place for place in range(LENGTH) if row[place] == word] for word in range(3)] for row in WORDS[name]]
+    for name in WORDS
+}
+"""Of each view, row and word: where its pieces are."""
+
+
+def of_word(x, places, align):
+    """The first of some positions' vectors, or their mean; x is [length, ...]."""
+    return np.mean([x[place].astype(np.float64) for place in (places[:1] if align == "first" else places)], axis=0)
+
+
+def words_in_both():
+    return [(row, word) for row in range(ROWS) for word in range(3) if all(PLACES[name][row][word] for name in WORDS)]
+
+
+@pytest.mark.parametrize("align", ["first", "mean"])
+def test_hidden_states_by_word_are_those_of_a_plain_loop(align):
+    term = HiddenStates(align=align)
+    bridge = term.init(jax.random.key(1), PARAMS)
+    total, _ = term(PARAMS, OUTPUTS, BY_WORD, bridge)
+    student, teacher = OUTPUTS["student"], OUTPUTS["teacher"]
+    pairs = [("embeddings", student.embeddings, teacher.embeddings)]
+    pairs += [("layers", student.hidden[m], teacher.hidden[n]) for m, n in enumerate((1, 3))]
+    expected = 0.0
+    for row, word in words_in_both():
+        for name, states, target in pairs:
+            own = of_word(states[row], PLACES["student"][row][word], align) @ np.asarray(bridge[name]["kernel"])
+            expected += np.mean((own - of_word(target[row], PLACES["teacher"][row][word], align)) ** 2)
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+    assert int(term.count(BY_WORD)) == len(words_in_both()) == 4, "words that both views have pieces of"
+
+
+@pytest.mark.parametrize("align", ["first", "mean"])
+def test_attention_scores_by_word_are_those_of_a_plain_loop(align):
+    term = AttentionScores(align=align)
+    total, _ = term(PARAMS, OUTPUTS, BY_WORD, {})
+    expected, pairs = 0.0, 0
+    for row, query in words_in_both():
+        for other, key in words_in_both():
+            if other != row:
+                continue
+            pairs += 1
+            for m, n in enumerate((1, 3)):
+                for head in range(HEADS):
+                    found = []
+                    for name, layer in (("student", m), ("teacher", n)):
+                        scores = OUTPUTS[name].scores[layer, row, head]
+                        of_query = of_word(scores, PLACES[name][row][query], align)
+                        found.append(of_word(of_query, PLACES[name][row][key], align))
+                    expected += (found[0] - found[1]) ** 2 / HEADS
+    assert float(total) == pytest.approx(expected, rel=1e-5) and int(term.count(BY_WORD)) == pairs == 6
+
+
+def test_one_piece_a_word_is_piece_by_piece_but_for_specials():
+    every = np.where(REAL & (np.arange(LENGTH) > 0), np.arange(LENGTH) - 1, -1).astype(np.int32)
+    rows = dict.fromkeys(BATCH, VIEW | {"words": every})
+    no_first = dict.fromkeys(BATCH, VIEW | {"mask": REAL & (np.arange(LENGTH) > 0)})
+    for align in ("first", "mean"):
+        for kind in (HiddenStates, AttentionScores):
+            plain, by_word = kind(), kind(align=align)
+            bridge = plain.init(jax.random.key(1), PARAMS)
+            one, other = plain(PARAMS, OUTPUTS, no_first, bridge)[0], by_word(PARAMS, OUTPUTS, rows, bridge)[0]
+            assert float(one) == pytest.approx(float(other), rel=1e-5)
+            assert float(plain.count(no_first)) == float(by_word.count(rows))
+
+
 def test_without_padding_attention_and_states_are_the_released_means():
     """TinyBERT's code takes plain means over whole tensors, summed over the layers."""
     full = {key: {"mask": np.ones_like(REAL), "targets": TARGETS} for key in BATCH}
@@ -299,6 +371,7 @@ def test_a_zero_state_has_a_finite_gradient():
         (SoftTargets(weight=-1.0), "at least 0"),
         (HiddenStates(layers=None, embeddings=False), "choose one at least"),
         (HiddenStates(layers="middle"), "uniform, top, bottom"),
+        (AttentionScores(align="last"), "pieces, first or mean"),
         (CosineStates(), "equal hidden: 'teacher' has 6, 'student' 4"),
         (Patience(), "equal hidden"),
         (Patience(student="twin", layers="first"), "skip or last"),

@@ -9,7 +9,17 @@ from grain.experimental import index_shuffle
 
 from jaxdistill.data.draws import draw, key
 from jaxdistill.data.masking import GROUP, Masking, apply, choose_pieces, choose_words, slots_of_words
-from jaxdistill.data.views import Cutter, Layout, Lines, View, choose_cuts, lay_out, make_cutter, read_lines
+from jaxdistill.data.views import (
+    Cutter,
+    Layout,
+    Lines,
+    View,
+    choose_cuts,
+    lay_out,
+    make_cutter,
+    places_of_words,
+    read_lines,
+)
 from jaxdistill.data.windows import CutWindows
 from jaxdistill.errors import UserError
 
@@ -73,7 +83,8 @@ class Batches(CutWindows):
 
         Returns:
           For each role `ids`, `mask` [rows, length] and `positions`, `targets` [rows, predictions]; for a mixed view
-          also `source` and `target_source` (0: an id of the view's own vocabulary, 1: of the other one).
+          also `source` and `target_source` (0: an id of the view's own vocabulary, 1: of the other one); with masks of
+          whole words also `words` [rows, length], the place in its row of each piece's word, -1 for specials.
         """
         rows = self.rows(process, processes)
         return self.read(self.order(step * self.batch + rows), step, rows)
@@ -166,4 +177,5 @@ class Batches(CutWindows):
         else:
             slots, _ = slots_of_words(layout, lines, words, self.masking.predictions)
             actions = keys("action")
-        return apply(cutter, layout, slots, self.masking, actions, keys("random", owner))
+        view = apply(cutter, layout, slots, self.masking, actions, keys("random", owner))
+        return view if words is None else view | {"words": places_of_words(layout, lines)}

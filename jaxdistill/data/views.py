@@ -184,3 +184,10 @@ def lay_out(own: Vocabulary, table: Table, cuts: np.ndarray, lines: Lines, lengt
     ids[:, 0] = own.cls
     ids[np.arange(lines.rows), counts + 1] = own.sep
     return Layout(ids, mask, body, counts, lengths)
+
+
+def places_of_words(layout: Layout, lines: Lines) -> np.ndarray:
+    """The place in its row of the word that each piece belongs to, int32 [rows, length]; -1 for specials."""
+    places = np.full(layout.ids.shape, -1, np.int32)
+    places[layout.body] = np.repeat(lines.index, layout.lengths)
+    return places

@@ -12,6 +12,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.terms.following import Following
 from jaxdistill.terms.maps import Kind, layer_map
 from jaxdistill.terms.term import Array, Models, Sums
+from jaxdistill.terms.words import Align, check_align, in_both, pooling
 
 _WIDER = "HiddenStates learns a map between widths"
 
@@ -27,17 +28,21 @@ class HiddenStates(Following):
       layers: which teacher layer each student layer follows; None leaves the layers out.
       embeddings: the output of the embedding layer too.
       released: one map with a bias for everything, as in the authors' code; the paper has W_h and W_e, without biases.
+      align: `pieces` compares position by position. Where the views cut words otherwise, `first` compares the states
+        of each word's first piece, `mean` their means over its pieces; masks must then be of whole words.
     """
 
     layers: Kind | None = "uniform"
     embeddings: bool = True
     released: bool = False
+    align: Align = "pieces"
 
     def check(self, models: Models) -> None:
         """Raises UserError when depths can't be mapped, or nothing is left to follow."""
         super().check(models)
         if self.layers is None and not self.embeddings:
             raise UserError("hidden states to follow without layers and without embeddings: choose one at least")
+        check_align(self.align)
         if self.layers is not None:
             layer_map(self.layers, models[self.teacher].layers, models[self.student].layers)
 
@@ -55,6 +60,15 @@ class HiddenStates(Following):
         """The hidden states of every layer, the output of the embedding layer, or both."""
         return self.wants(*["hidden"] * (self.layers is not None), *["embeddings"] * self.embeddings)
 
+    def _real(self, batch: Mapping[str, Any]) -> Array:
+        if self.align == "pieces":
+            return batch[self.student]["mask"]
+        return in_both(batch, self.teacher, self.student)
+
+    def count(self, batch: Mapping[str, Any]) -> Array:
+        """Real positions in the batch, or words that both views have pieces of."""
+        return jnp.sum(self._real(batch))
+
     def __call__(
         self,
         params: Mapping[str, Any],
@@ -70,13 +84,19 @@ class HiddenStates(Following):
             pairs["layers"] = teacher.hidden[chosen], student.hidden
         if self.embeddings:
             pairs["embeddings"] = teacher.embeddings[None], student.embeddings[None]
-        found = {}
+        found, real = {}, self._real(batch)
+        if self.align != "pieces":
+            pools = [pooling(batch[name], self.align) for name in (self.teacher, self.student)]
+            pairs = {
+                name: [jnp.einsum("bwl,nblh->nbwh", pool, x) for pool, x in zip(pools, both, strict=True)]
+                for name, both in pairs.items()
+            }
         for name, (target, states) in pairs.items():
             learned = bridge["all" if self.released else name]
             mapped = states.astype(jnp.float32) @ learned["kernel"]
             if self.released:
                 mapped = mapped + learned["bias"][None, None, None]
-            found[name] = losses.squared_distance(mapped, jax.lax.stop_gradient(target), batch[self.student]["mask"])
+            found[name] = losses.squared_distance(mapped, jax.lax.stop_gradient(target), real)
         return sum(found.values(), jnp.zeros(())), found
 
 

@@ -13,6 +13,7 @@ from jaxdistill.initial import Start
 from jaxdistill.mixed import Mixed
 from jaxdistill.optim import Optimizer
 from jaxdistill.terms import Term
+from jaxdistill.terms.following import Following
 
 TAKEN = ("finite", "loss", "mixed", "step")
 """Names that no term may have: a metric or a part of the bridge has them."""
@@ -213,6 +214,15 @@ class Experiment:
         """Whether anything trains of the model that reads a view."""
         role = self.reader(view)
         return any(self.trains_name(f"{role}/{name}") for name in tree.flatten(shapes(self.models[role])))
+
+    def learns(self, view: str) -> bool:
+        """Whether a model trains by reading a view, and not only shows another what to follow.
+
+        Where it only shows, it has no dropout, whether it trains elsewhere or not.
+        """
+        terms = [term for term in self.terms.values() if view in getattr(term, "want", dict)()]
+        shows = all(isinstance(term, Following) and term.teacher == view for term in terms)
+        return self.trains_role(view) and not (terms and shows)
 
     def _is_mixed(self, view: str | None) -> bool:
         return view in self.data.views and self.data.views[view].mixed_with is not None

@@ -195,7 +195,7 @@ def make_train_step(
 
     def gradients(trained, frozen, batch, rows, step, counts):
         def loss(trained):
-            views = [view for view in experiment.reading() if experiment.reader(view) in trained]
+            views = [view for view in experiment.reading() if experiment.learns(view)]
             seeds = {view: row_seeds(experiment.seed, step, rows, _stream(view)) for view in views}
             return batch_loss(experiment, tree.merge(trained, frozen), batch, seeds, counts, step)
 
@@ -296,5 +296,5 @@ def flops_per_step(experiment: Experiment) -> int:
         if data.views[view].mixed_with:
             vocab += experiment.models[experiment.mixed.other].vocab
         row = bert.flops(config, data.length, data.length if "transformed" in want else data.masking.predictions, vocab)
-        total += data.batch * row * (3 if experiment.trains_role(view) else 1)
+        total += data.batch * row * (3 if experiment.learns(view) else 1)
     return total

@@ -16,6 +16,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.experiment import Run
 from jaxdistill.export import export, read_run
 from jaxdistill.initial import FromHuggingFace, FromWords, Random
+from jaxdistill.inputs import make_batches, read_inputs, read_vocabularies
 from jaxdistill.terms import AttentionScores, HiddenStates, SoftTargets
 from jaxdistill.train import train
 
@@ -271,6 +272,30 @@ def test_terms_and_views_that_nothing_gives_are_refused(tiny_inputs):
     fused = dataclasses.replace(made.models["teacher"], attention="fused", attention_dropout=0.0)
     with pytest.raises(UserError, match="asks for the attention scores of 'aligned'"):
         dataclasses.replace(made, models={**made.models, "teacher": fused})
+
+
+def test_a_view_that_is_only_followed_has_no_dropout(tiny_inputs):
+    """The teacher trains by its mixed text; what it shows of the student's pieces is the same at every step."""
+    made = knobs.load("extreme_plus")(**tiny_inputs.values(variant="dual", dropout=0.5, learning_rate=0.0))
+    assert {view: made.learns(view) for view in made.reading()} == {"student": True, "teacher": True, "aligned": False}
+    alone = dataclasses.replace(made, terms={"soft": made.terms["soft"]})
+    inputs = read_inputs(made.data.corpus, read_vocabularies(made.data), made.data.length)
+    batch = make_batches(made.data, inputs, 0)(0)
+    still = dataclasses.replace(made.models["student"], dropout=0.0, attention_dropout=0.0)
+    losses = {}
+    for name, experiment in {
+        "the teacher has dropout": dataclasses.replace(alone, models={**made.models, "student": still}),
+        "the student has": alone,
+    }.items():
+        update, state = step.make_train_step(experiment), step.init_state(experiment)
+        losses[name] = []
+        for _ in range(2):
+            state, metrics = update(state, batch)
+            losses[name].append(float(metrics["soft"][0]))
+    one, other = losses["the teacher has dropout"]
+    assert one == other
+    one, other = losses["the student has"]
+    assert one != other
 
 
 def test_views_of_other_pieces_are_compared_by_word(tiny_inputs, workdir):

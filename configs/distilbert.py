@@ -75,7 +75,7 @@ def config(
         models={"student": dataclasses.replace(shape, layers=depth, types=0), "teacher": shape},
         start={
             "student": taken if start == "layers" else Random(),
-            "teacher": FromHuggingFace(teacher, revision),
+            "teacher": FromHuggingFace(teacher, revision, whole=True),
         },
         terms={name: term for name, term in terms.items() if term.weight},
         optimizers={

@@ -98,10 +98,12 @@ class FromHuggingFace:
     Attributes:
       source: a folder or a hub id.
       revision: a commit of the hub's repository; None for a folder.
+      whole: refuse a source that lacks a head, for a teacher that does not train; by default heads start at random.
     """
 
     source: str
     revision: str | None = None
+    whole: bool = dataclasses.field(default=False, kw_only=True)
 
     def check(self, config: bert.BertConfig) -> None:
         """Raises UserError when the source, by its config.json, has another shape."""
@@ -120,11 +122,12 @@ class FromHuggingFace:
         """Parameters of the given shape; a head that the source lacks starts at random.
 
         Raises:
-          UserError: the source has another shape.
+          UserError: the source has another shape, or lacks a head and should not.
         """
         self.check(config)
         seed = int(jax.random.bits(key, dtype=jnp.uint32))
-        found = read_hf(self.source, revision=self.revision, mlm=config.mlm, pooler=config.pooler, seed=seed)
+        heads = {"mlm": config.mlm, "pooler": config.pooler, "fresh_heads": not self.whole}
+        found = read_hf(self.source, revision=self.revision, seed=seed, **heads)
         if found.fresh:
             heads = " and ".join(found.fresh)
             warnings.warn(f"{self.source} has no weights for {heads}: fresh ones start at random", stacklevel=2)

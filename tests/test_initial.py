@@ -221,3 +221,13 @@ def test_words_that_do_not_fit_are_refused_by_the_config(tiny_inputs, tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         dataclasses.replace(start, vocabulary=str(tmp_path / "none.txt")).check(config)
     assert start.contents() != dataclasses.replace(start, vocabulary=str(tiny_inputs.teacher)).contents()
+
+
+def test_a_teacher_that_must_be_whole_is_refused_without_its_head(tmp_path):
+    shape = bert.BertConfig(vocab=9, hidden=4, layers=1, heads=1, ffn=4, positions=4)
+    bare = dataclasses.replace(shape, mlm=False)
+    hf.write_hf(tmp_path / "bare", bare, bert.init(bare, jax.random.key(0)), None)
+    with pytest.warns(UserWarning, match="fresh ones start at random"):
+        FromHuggingFace(str(tmp_path / "bare"))(shape, jax.random.key(0))
+    with pytest.raises(UserError, match="has no mlm head"):
+        FromHuggingFace(str(tmp_path / "bare"), whole=True)(shape, jax.random.key(0))

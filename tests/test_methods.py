@@ -189,7 +189,7 @@ def test_tinybert_reads_the_text_unless_asked_for_masks(make):
         ({"released": True}, {"states", "attention"}),
         ({"released": True, "embd": 0.0}, {"hidden", "attention"}),
     ],
-    ids=str,
+    ids=["embd", "hidn", "attn", "released", "released-embd"],
 )
 def test_tinybert_s_losses_are_left_out_one_by_one(make, changes, terms):
     made = make("tinybert_general", size="2x8", **changes)

@@ -214,8 +214,8 @@ class Bert(nn.Module):
           words: vectors that take the place of the rows of the word table, [batch, length, hidden].
           positions: where to run the MLM transform, int32 [batch, predictions]; needs `config.mlm`.
           dropout_seeds: `dropout.row_seeds`, uint32 [batch]; None runs without dropout.
-          want: of `hidden`, `scores` and `transformed` (needs `config.mlm`), what the outputs hold; `last` and
-            `embeddings` they hold anyway.
+          want: of `hidden`, `scores` and `transformed` (needs `config.mlm`), what the outputs hold;
+            `last`, `embeddings` and `predictions` they hold anyway.
 
         Raises:
           UserError: the input is longer than the position table, or scores are wanted from fused attention.

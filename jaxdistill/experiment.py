@@ -229,4 +229,4 @@ class Experiment:
 
     def trains_name(self, name: str) -> bool:
         """Whether the parameter of this name (`student/embeddings/word`) trains."""
-        return tree.first_match(self.trains, name)
+        return not name.startswith(f"{tree.CONSTANTS}/") and tree.first_match(self.trains, name)

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill import bert, optim, sharding, tree
+from jaxdistill.data.vocab import read_vocabulary
 from jaxdistill.dropout import row_seeds
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment
 from jaxdistill.initial import Start
 from jaxdistill.terms.term import weight_at
-from jaxdistill.tree import BRIDGE
+from jaxdistill.tree import BRIDGE, CONSTANTS
 
 Array = jax.Array
 State = dict[str, Any]
@@ -45,7 +46,22 @@ def init_params(experiment: Experiment) -> dict:
         for name, maker in makers.items()
     }
     bridge = {name: helper for name, helper in helpers.items() if helper}
-    return params | ({BRIDGE: bridge} if bridge else {})
+    return params | ({BRIDGE: bridge} if bridge else {}) | _constants(experiment)
+
+
+def _constants(experiment: Experiment) -> dict:
+    """What terms derive from the vocabularies of their views, by term."""
+    asking = {name: term for name, term in experiment.terms.items() if hasattr(term, "constants")}
+    if not asking:
+        return {}
+    data = experiment.data
+    vocabularies = {name: read_vocabulary(data.vocabularies[view.vocabulary]) for name, view in data.views.items()}
+    return {CONSTANTS: {name: jax.tree.map(jnp.asarray, term.constants(vocabularies)) for name, term in asking.items()}}
+
+
+def _helpers(params: Mapping[str, Any], name: str) -> dict:
+    """A term's helper parameters, and what it derives from the vocabularies."""
+    return params.get(BRIDGE, {}).get(name, {}) | params.get(CONSTANTS, {}).get(name, {})
 
 
 def split_params(experiment: Experiment, params: Mapping[str, Any]) -> tuple[dict, dict]:
@@ -147,7 +163,7 @@ def batch_loss(
     total, sums = jnp.zeros(()), {}
     for name in counts:
         term = experiment.terms[name]
-        value, extra = term(of_views, outputs, batch, params.get(BRIDGE, {}).get(name, {}))
+        value, extra = term(of_views, outputs, batch, _helpers(params, name))
         total = total + weight_at(term.weight, step) * value / jnp.maximum(counts[name], 1)
         sums |= {name: value} | {f"{name}/{key}": part for key, part in extra.items()}
     return total, sums
@@ -237,7 +253,10 @@ def make_train_step(
         new, optimizer, norms = optim.update(transforms, grads, state["optimizer"], trained)
         one = jnp.ones(())
         metrics = {"loss": (sums.pop("loss") + extra_loss, one)}
-        metrics |= {name: (value, counts[name.partition("/")[0]]) for name, value in sums.items()}
+        metrics |= {
+            name: value if isinstance(value, tuple) else (value, counts[name.partition("/")[0]])
+            for name, value in sums.items()
+        }
         metrics |= {name: (value, one) for name, value in values.items()}
         metrics |= {f"gradient_norm/{role}": (norm, one) for role, norm in norms.items()}
         metrics |= {f"learning_rate/{role}": (schedules[role](number), one) for role in trained}

@@ -13,6 +13,9 @@ Rules = Sequence[tuple[str, Any]]
 BRIDGE = "bridge"
 """The tree beside those of the models: helper parameters that terms and mixed input train, by their names."""
 
+CONSTANTS = "constants"
+"""The tree of what terms derive from vocabularies: it never trains and is in no checkpoint."""
+
 
 def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one dict from `a/b/c` names to leaves, in sorted order of the keys."""

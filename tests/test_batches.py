@@ -111,6 +111,14 @@ def row_by_loops(batches: Batches, role: str, step: int, row: int) -> dict[str, 
         found |= {"source": source + [0] * pad, "target_source": target_source + [0] * unused}
     if masking.whole_words:
         found["words"] = [-1, *(place for _, _, place in pieces), -1] + [-1] * pad
+        strings = [
+            {
+                tuple(vocabularies[name].pieces[piece] for piece in cut)
+                for name, cut in zip(vocabularies, both, strict=True)
+            }
+            for both in cuts.values()
+        ]
+        found["same"] = [len(strings[pieces[i - 1][2]]) == 1 for i in slots] + [False] * unused
     return found
 
 

@@ -11,17 +11,18 @@ from tiny import RUN
 
 from jaxdistill import bert, hf, knobs, step, tree
 from jaxdistill.bert import BertConfig
+from jaxdistill.data.views import View
 from jaxdistill.data.vocab import SPECIALS
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Run
 from jaxdistill.export import export, read_run
 from jaxdistill.initial import FromHuggingFace, FromWords, Random
 from jaxdistill.inputs import make_batches, read_inputs, read_vocabularies
-from jaxdistill.terms import AttentionScores, HiddenStates, SoftTargets
+from jaxdistill.terms import AttentionScores, HiddenStates, SharedTargets, SoftTargets
 from jaxdistill.train import train
 
 ONE = {"devices": 1, "log_every": 1, "save_every": 3, "score_rows": 8}
-ELSEWHERE = {"distilbert", "extreme_plus", "mixed_vocab", "tinybert_general"}  # in test_methods.py
+ELSEWHERE = {"cross_vocabulary", "distilbert", "extreme_plus", "mixed_vocab", "tinybert_general"}  # in test_methods.py
 VARIANTS = ("nokd", "dual", "down", "up")
 
 
@@ -302,9 +303,26 @@ def test_views_of_other_pieces_are_compared_by_word(tiny_inputs, workdir):
     """Teacher and student each read their own cut; the words that are masked are the same."""
     made = tiny_inputs.experiment(variant="dual", run=ONE, steps=2, whole_words=True)
     terms = {"hidden": HiddenStates(layers="top", align="mean"), "attention": AttentionScores(align="first")}
+    with pytest.raises(UserError, match="'shared' must have the same `mixed`"):
+        dataclasses.replace(made, terms={"shared": SharedTargets()})
     experiment = dataclasses.replace(made, terms={**made.terms, **terms})
     last = finish(experiment, workdir)
     assert last["hidden"] > 0 and last["attention"] > 0 and last["kernel_gradient/hidden"] > 0
     masking = dataclasses.replace(made.data.masking, whole_words=False)
     with pytest.raises(UserError, match="compares views word by word"):
         dataclasses.replace(experiment, data=dataclasses.replace(made.data, masking=masking))
+
+
+def test_a_frozen_teacher_of_another_vocabulary_gives_targets_over_shared_pieces(tiny_inputs, workdir):
+    joint = tiny_inputs.experiment(variant="dual", run=ONE, steps=2, whole_words=True)
+    experiment = dataclasses.replace(
+        joint,
+        mixed=None,
+        data=dataclasses.replace(joint.data, views={"student": View("student"), "teacher": View("teacher")}),
+        terms={"student_mlm": joint.terms["student_mlm"], "shared": SharedTargets()},
+        optimizers={"student": joint.optimizers["student"]},
+        trains=(("teacher/.*", False), (".*", True)),
+    )
+    last = finish(experiment, workdir)
+    assert last["shared"] > 0 and 0 < last["shared/share"] < 1 and last["kernel_gradient/shared"] > 0
+    assert last["loss"] == pytest.approx(last["student_mlm"] + last["shared"], rel=1e-5)

@@ -10,9 +10,10 @@ import pytest
 
 from jaxdistill import bert
 from jaxdistill.bert import BertConfig, Outputs
+from jaxdistill.data.vocab import Vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.mixed import Mixed
-from jaxdistill.terms import AttentionScores, CosineStates, HiddenStates, Patience, Ramp, SoftTargets
+from jaxdistill.terms import AttentionScores, CosineStates, HiddenStates, Patience, Ramp, SharedTargets, SoftTargets
 from jaxdistill.terms.maps import layer_map, spread
 from jaxdistill.terms.term import weight_at
 
@@ -281,6 +282,60 @@ def test_one_piece_a_word_is_piece_by_piece_but_for_specials():
             one, other = plain(PARAMS, OUTPUTS, no_first, bridge)[0], by_word(PARAMS, OUTPUTS, rows, bridge)[0]
             assert float(one) == pytest.approx(float(other), rel=1e-5)
             assert float(plain.count(no_first)) == float(by_word.count(rows))
+
+
+PIECES = {
+    "teacher": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "b", "##c"),
+    "student": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "##c", "b"),
+}
+SLOTS = {
+    "teacher": {
+        "words": np.array([[-1, 0, 1, 1, -1], [-1, 0, 0, 2, -1], [-1, 0, -1, -1, -1]], np.int32),
+        "positions": np.array([[2, 3, 0], [1, 2, 3], [1, 0, 0]]),
+        "targets": np.array([[5, 6, -1], [5, 5, 6], [5, -1, -1]]),
+    },
+    "student": {
+        "words": np.array([[-1, 0, 0, 1, 1], [-1, 0, 2, -1, -1], [-1, 0, -1, -1, -1]], np.int32),
+        "positions": np.array([[3, 4, 0], [1, 2, 0], [1, 0, 0]]),
+        "targets": np.array([[6, 5, -1], [6, 5, -1], [6, -1, -1]]),
+        "same": np.array([[True, True, False], [False, True, False], [True, False, False]]),
+    },
+}
+TWINS = {(0, 0): 0, (0, 1): 1, (1, 1): 2, (2, 0): 0}
+"""Student's slot, by row and number, to the teacher's; word 0 of row 1 is cut in two there, so it has none."""
+
+
+def test_shared_targets_are_those_of_a_plain_loop():
+    vocabularies = {name: Vocabulary(pieces) for name, pieces in PIECES.items()}
+    term = SharedTargets(temperature=2.0)
+    ids = term.constants(vocabularies)
+    assert (
+        [PIECES["teacher"][i] for i in ids["teacher"]] == [PIECES["student"][i] for i in ids["student"]] == ["##c", "b"]
+    )
+    found = {
+        name: OUTPUTS[name]._replace(predictions=drawn(80 + len(name), ROWS, 3, MODELS[name].hidden)) for name in SLOTS
+    }
+    total, extra = term(PARAMS, found, SLOTS, ids)
+    expected, agreed = 0.0, 0
+    for (row, slot), twin in TWINS.items():
+        logs = []
+        for name, place in (("teacher", twin), ("student", slot)):
+            vector = found[name].predictions[row, place].astype(np.float64)
+            own = PARAMS[name]
+            shared = {
+                piece: vector @ own["embeddings"]["word"][number] + own["mlm"]["bias"][number]
+                for number, piece in enumerate(PIECES[name])
+                if piece in ("b", "##c")
+            }
+            logs.append(dict(zip(shared, log_softmax([score / 2 for score in shared.values()]), strict=True)))
+        expected += 4 * sum(math.exp(logs[0][p]) * (logs[0][p] - logs[1][p]) for p in ("b", "##c"))
+        agreed += max(logs[0], key=logs[0].get) == max(logs[1], key=logs[1].get)
+    assert float(total) == pytest.approx(expected, rel=1e-5) and float(extra["agreement"]) == agreed
+    assert int(term.count(SLOTS)) == 4 and [float(x) for x in extra["share"]] == [4, 5]
+    with pytest.raises(UserError, match="no piece in common"):
+        term.constants(vocabularies | {"student": Vocabulary((*PIECES["student"][:5], "d"))})
+    with pytest.raises(UserError, match="above 0"):
+        SharedTargets(temperature=0.0).check(MODELS)
 
 
 def test_without_padding_attention_and_states_are_the_released_means():

@@ -13,7 +13,7 @@ import transformers
 from test_configs import ONE, check_loads, finish, same
 from tiny import RUN
 
-from jaxdistill import bert, hf, knobs, step, tree
+from jaxdistill import bert, cache, hf, knobs, step, tree
 from jaxdistill.bert import BertConfig
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.vocab import SPECIALS
@@ -236,3 +236,25 @@ def test_the_page_of_methods_has_the_parameters_that_are_counted_here():
     page = (pathlib.Path(__file__).parent.parent / "docs" / "methods.md").read_text(encoding="utf-8")
     counted = (66_362_880, 14_350_248, 66_955_008, 45_691_392, 52_779_264, 6_198_016, 10_936_576)
     assert re.findall(r"([\d,]+) \|$", page, re.M) == [f"{count:,}" for count in counted]
+
+
+def test_cross_vocabulary_trains_and_its_student_loads(make, tiny_inputs, workdir, tmp_path):
+    given = {"vocabulary": str(tiny_inputs.vocabulary), "hidden": 8, "heads": 2, "positions": 24, "predictions": 3}
+    experiment = make("cross_vocabulary", **given, scores=1.0, neighbours=True)
+    last = finish(experiment, workdir)
+    terms = ("student_mlm", "shared", "states", "scores")
+    assert last["loss"] == pytest.approx(sum(last[name] for name in terms), rel=1e-5)
+    assert all(last[name] > 0 and last[f"kernel_gradient/{name}"] > 0 for name in terms)
+    assert 0 < last["shared/share"] <= 1
+    assert same(step.init_params(experiment)["teacher"], read_run(workdir, "teacher").params), "the teacher is frozen"
+    check_loads(workdir, tmp_path / "model")
+
+
+def test_cross_vocabulary_with_a_teacher_computed_once(make, tiny_inputs, workdir, tmp_path):
+    given = {"vocabulary": str(tiny_inputs.vocabulary), "hidden": 8, "heads": 2, "positions": 24, "predictions": 3}
+    experiment = cache.static(make("cross_vocabulary", **given, dropout=0.0), 1)
+    cache.build(experiment, tmp_path / "cache", progress=False)
+    cached = cache.using(experiment, tmp_path / "cache")
+    one, other = finish(experiment, workdir), finish(cached, tmp_path / "cached")
+    for name in ("student_mlm", "shared", "states", "loss"):
+        assert other[name] == pytest.approx(one[name], rel=5e-3), name

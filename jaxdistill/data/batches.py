@@ -84,7 +84,8 @@ class Batches(CutWindows):
         Returns:
           For each role `ids`, `mask` [rows, length] and `positions`, `targets` [rows, predictions]; for a mixed view
           also `source` and `target_source` (0: an id of the view's own vocabulary, 1: of the other one); with masks of
-          whole words also `words` [rows, length], the place in its row of each piece's word, -1 for specials.
+          whole words also `words` [rows, length], the place in its row of each piece's word, -1 for specials, and
+          `same` [rows, predictions], whether every vocabulary cuts the slot's word alike.
         """
         rows = self.rows(process, processes)
         return self.read(self.order(step * self.batch + rows), step, rows)
@@ -175,7 +176,9 @@ class Batches(CutWindows):
             slots = choose_pieces(cutter, layout, self.masking, keys("pieces", owner), waits)
             actions = keys("action", owner)
         else:
-            slots, _ = slots_of_words(layout, lines, words, self.masking.predictions)
+            slots, word = slots_of_words(layout, lines, words, self.masking.predictions)
             actions = keys("action")
         view = apply(cutter, layout, slots, self.masking, actions, keys("random", owner))
-        return view if words is None else view | {"words": places_of_words(layout, lines)}
+        if words is None:
+            return view
+        return view | {"words": places_of_words(layout, lines), "same": slots.used & self.same[lines.words[word]]}

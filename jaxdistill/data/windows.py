@@ -223,3 +223,23 @@ class CutWindows:
     def writable(self) -> dict[str, np.ndarray]:
         """For each vocabulary the words that it cuts into pieces, none of them `[UNK]`, bool [words]."""
         return {name: writable(table, self.vocabularies[name].unk) for name, table in self.tables.items()}
+
+    @functools.cached_property
+    def same(self) -> np.ndarray:
+        """Words that every vocabulary cuts into the same pieces, bool [words]."""
+        numbers: dict[str, int] = {}
+        first, *others = [
+            Table(
+                np.array([numbers.setdefault(p, len(numbers)) for p in vocabulary.pieces])[table.pieces], table.offsets
+            )
+            for vocabulary, table in ((self.vocabularies[name], table) for name, table in self.tables.items())
+        ]
+        found = first.lengths > 0
+        for other in others:
+            found &= first.lengths == other.lengths
+            words = np.flatnonzero(found)
+            (one, lengths), (two, _) = expand(first, words), expand(other, words)
+            equal = np.concatenate([[0], np.cumsum(one == two)])
+            ends = np.cumsum(lengths)
+            found[words] = equal[ends] - equal[ends - lengths] == lengths
+        return found

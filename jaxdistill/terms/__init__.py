@@ -3,6 +3,7 @@
 from jaxdistill.terms.attention import AttentionScores
 from jaxdistill.terms.masked_lm import MaskedLM
 from jaxdistill.terms.projection import Projection
+from jaxdistill.terms.shared_targets import SharedTargets
 from jaxdistill.terms.soft_targets import SoftTargets
 from jaxdistill.terms.states import CosineStates, HiddenStates, Patience
 from jaxdistill.terms.term import BatchTerm, ParameterTerm, Ramp, Term
@@ -17,6 +18,7 @@ __all__ = [
     "Patience",
     "Projection",
     "Ramp",
+    "SharedTargets",
     "SoftTargets",
     "Term",
 ]

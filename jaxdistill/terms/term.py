@@ -94,8 +94,9 @@ class BatchTerm(_Term, Protocol):
     """A term on a batch.
 
     It may have `want()`: which views it reads, and of each which of `hidden`, `scores` and `transformed`; `model` and
-    `mixed`: when the view `model` is mixed, `mixed` must be the experiment's, else None; and `aligned()`: two views
-    that must be the same pieces with the same masks.
+    `mixed`: when the view `model` is mixed, `mixed` must be the experiment's, else None; `aligned()`: two views
+    that must be the same pieces with the same masks, unless `align` is not `pieces`; and `constants(vocabularies)`,
+    arrays from the vocabularies by view, which come with its helper parameters.
     """
 
     def count(self, batch: Mapping[str, Any]) -> Array:
@@ -108,7 +109,7 @@ class BatchTerm(_Term, Protocol):
         batch: Mapping[str, Any],
         bridge: Mapping[str, Any],
     ) -> Sums:
-        """A float32 sum, and further sums over the same count by name; `bridge` are its helper parameters."""
+        """A float32 sum, and by name further sums over the same count or (sum, count); `bridge` are its helpers."""
 
 
 class ParameterTerm(_Term, Protocol):

@@ -136,7 +136,10 @@ class Experiment:
         for name, term in self.terms.items():
             if "/" in name or name in TAKEN:
                 raise UserError(f"a term can't be named {name!r}: choose a name without / and none of {TAKEN}")
-            term.check(models)
+            try:
+                term.check(models)
+            except UserError as error:
+                raise UserError(f"the term {name!r}: {error}") from None
             self._check_reading(name, term)
 
     def _check_views(self) -> None:

@@ -69,7 +69,7 @@ def test_help_of_every_command(capsys):
             cli.main([command, "--help"])
         assert stopped.value.code == 0 and f"usage: jaxdistill {command}" in capsys.readouterr().out
     text = said(capsys, "train", "--help")
-    assert "usage: jaxdistill train CONFIG --workdir RUN" in text and "extreme, mlm" in text
+    assert "usage: jaxdistill train CONFIG --workdir RUN" in text and re.search(r"there are: .*extreme, .*mlm", text)
 
 
 def test_help_of_a_config_lists_every_knob(capsys):
@@ -275,7 +275,7 @@ def test_a_vocabulary_that_is_none(refused, tiny_inputs, tmp_path, workdir, chan
 @pytest.mark.parametrize(
     ("changes", "run", "match"),
     [
-        ({"layers": 3}, {}, "2 teacher layers cannot be spread evenly over 3"),
+        ({"layers": 3}, {}, "a student of 3 layers can't follow a teacher of 2"),
         ({"heads": 3}, {}, "3 attention heads do not divide the width 8"),
         ({"batch": 6}, {}, "a batch of 6 rows does not divide over 8 devices"),
         ({}, {"devices": 2, "micro_batch": 3}, "micro_batch=3 does not divide the 4 rows of each device"),
@@ -361,7 +361,7 @@ def test_a_model_folder_that_asks_for_its_own_code(refused, tiny_inputs, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["train"], "name a config to train: extreme, mlm"),
+        (["train"], "name a config: .*extreme, .*mlm"),
         (["train", "extrem"], "there is no config 'extrem': did you mean extreme?"),
         (["train", "mine.py"], "there is no config file mine.py"),
         (["train", "extreme", "--hiden", "48"], "there is no knob --hiden: did you mean --hidden?"),
@@ -457,7 +457,7 @@ def test_a_config_that_fails(refused, tmp_path, workdir):
 
 
 @pytest.mark.parametrize(
-    ("knob", "value", "said"), [("seed", -1, "seed=-1"), ("projection", -1, "projection weight -1")]
+    ("knob", "value", "said"), [("seed", -1, "seed=-1"), ("projection", -1, "'projection': weight -1")]
 )
 def test_numbers_that_make_no_sense(tiny_inputs, tmp_path, capsys, knob, value, said):
     assert cli.main(tiny_inputs.arguments(tmp_path / "run", **{knob: value})) == 2

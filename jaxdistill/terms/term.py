@@ -62,7 +62,7 @@ def weight_at(weight: Weight, step: Array) -> Array | float:
 def check_number(weight: float) -> None:
     """Raises UserError for a weight that is negative or not finite."""
     if not 0 <= weight < math.inf:
-        raise UserError(f"the weight {weight} of a loss term: it must be a number of at least 0")
+        raise UserError(f"weight {weight}: it must be a number of at least 0")
 
 
 def check_weight(weight: Weight) -> None:

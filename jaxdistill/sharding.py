@@ -41,7 +41,7 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 def _spec(name: str, shape: tuple[int, ...], size: int) -> PartitionSpec:
     role, _, rest = name.partition("/")
-    if size == 1 or role == tree.BRIDGE:
+    if size == 1 or role in (tree.BRIDGE, tree.CONSTANTS):
         return PartitionSpec()
     axes = tree.first_match(bert.AXES, rest)
     for wanted in ORDER:

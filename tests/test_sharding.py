@@ -83,3 +83,13 @@ def test_moments_lie_where_their_parameters_do(name):
 def test_meshes_that_can_not_be_made_are_refused(fsdp, devices, match):
     with pytest.raises(UserError, match=match):
         sharding.make_mesh(fsdp, devices)
+
+
+def test_what_belongs_to_no_model_lies_everywhere():
+    mesh = sharding.make_mesh(fsdp=2, devices=4)
+    params = {
+        tree.BRIDGE: {"hidden": {"kernel": np.zeros((4, 4))}},
+        tree.CONSTANTS: {"shared": {"teacher": np.zeros(4)}},
+    }
+    for found in tree.flatten(sharding.parameter_shardings(params, mesh)).values():
+        assert found.is_fully_replicated

@@ -30,7 +30,7 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11,<3.14",
-    packages=["jaxdistill", "jaxdistill.data", "jaxdistill.configs"],
+    packages=["jaxdistill", "jaxdistill.data", "jaxdistill.terms", "jaxdistill.configs"],
     package_dir={"jaxdistill": "jaxdistill", "jaxdistill.configs": "configs"},
     package_data={"jaxdistill": ["py.typed"]},
     entry_points={"console_scripts": ["jaxdistill = jaxdistill.cli:main"]},

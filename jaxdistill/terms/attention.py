@@ -1,17 +1,15 @@
 """Attention scores of the student that follow the teacher's."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxdistill import bert
 from jaxdistill.terms.following import Following
 from jaxdistill.terms.maps import Kind, layer_map
-from jaxdistill.terms.term import Array, Models, Sums
+from jaxdistill.terms.term import Array, Models, Outputs, Sums
 from jaxdistill.terms.words import Align, check_align, in_both, pooling
+from jaxdistill.tree import Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,22 +38,16 @@ class AttentionScores(Following):
         """The attention scores of every layer."""
         return self.wants("scores")
 
-    def _real(self, batch: Mapping[str, Any]) -> Array:
+    def _real(self, batch: Tree) -> Array:
         if self.align == "pieces":
             return batch[self.student]["mask"]
         return in_both(batch, self.teacher, self.student)
 
-    def count(self, batch: Mapping[str, Any]) -> Array:
+    def count(self, batch: Tree) -> Array:
         """Pairs of real positions of one row, or of words, in the batch; float32, for they are many."""
         return jnp.sum(jnp.square(jnp.sum(self._real(batch), axis=1).astype(jnp.float32)))
 
-    def __call__(
-        self,
-        params: Mapping[str, Any],
-        outputs: Mapping[str, bert.Outputs],
-        batch: Mapping[str, Any],
-        bridge: Mapping[str, Any],
-    ) -> Sums:
+    def __call__(self, params: Tree, outputs: Outputs, batch: Tree, bridge: Tree) -> Sums:
         """The summed squares, mean over heads."""
         teacher, student = outputs[self.teacher].scores, outputs[self.student].scores
         teacher = teacher[jnp.asarray(layer_map(self.layers, len(teacher), len(student)))]

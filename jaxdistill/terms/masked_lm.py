@@ -1,15 +1,14 @@
 """The cross-entropy of masked positions."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 
 from jaxdistill import bert, losses
 from jaxdistill.errors import UserError
 from jaxdistill.mixed import Mixed
-from jaxdistill.terms.term import Array, Models, Sums, Weight, check_models, check_weight
+from jaxdistill.terms.term import Array, Models, Outputs, Sums, Weight, check_models, check_weight
+from jaxdistill.tree import Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,7 @@ class MaskedLM:
         if not models[self.model].mlm:
             raise UserError(f"a masked-LM term needs an MLM head, which {self.model!r} does not have: set mlm=True")
 
-    def init(self, key: Array, params: Mapping[str, Any]) -> dict:
+    def init(self, key: Array, params: Tree) -> dict:
         """No helper parameters: the map of a mixed view belongs to `Mixed`."""
         return {}
 
@@ -38,17 +37,11 @@ class MaskedLM:
         """It reads the MLM transform at the masked positions, which is always there."""
         return {self.model: frozenset()}
 
-    def count(self, batch: Mapping[str, Any]) -> Array:
+    def count(self, batch: Tree) -> Array:
         """Masked positions in the batch."""
         return jnp.sum(batch[self.model]["targets"] >= 0)
 
-    def __call__(
-        self,
-        params: Mapping[str, Any],
-        outputs: Mapping[str, bert.Outputs],
-        batch: Mapping[str, Any],
-        bridge: Mapping[str, Any],
-    ) -> Sums:
+    def __call__(self, params: Tree, outputs: Outputs, batch: Tree, bridge: Tree) -> Sums:
         """The summed cross-entropy, and how many positions were right (`accuracy`)."""
         view, own = batch[self.model], params[self.model]
         predictions, targets = outputs[self.model].predictions, view["targets"]

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,8 @@ from jaxdistill import bert, losses
 from jaxdistill.data.vocab import Vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.terms.following import Following
-from jaxdistill.terms.term import Array, Models, Sums
+from jaxdistill.terms.term import Array, Models, Outputs, Sums
+from jaxdistill.tree import Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,17 +67,11 @@ class SharedTargets(Following):
         """The MLM transform at the masked positions."""
         return self.wants("predictions")
 
-    def count(self, batch: Mapping[str, Any]) -> Array:
+    def count(self, batch: Tree) -> Array:
         """Masked pieces of words that are cut alike."""
         return jnp.sum(batch[self.student]["same"])
 
-    def __call__(
-        self,
-        params: Mapping[str, Any],
-        outputs: Mapping[str, bert.Outputs],
-        batch: Mapping[str, Any],
-        bridge: Mapping[str, Any],
-    ) -> Sums:
+    def __call__(self, params: Tree, outputs: Outputs, batch: Tree, bridge: Tree) -> Sums:
         """The summed divergence; at how many pieces both agree on the best; the share of such targets among all."""
         views = [batch[name] for name in (self.teacher, self.student)]
         teacher, student = (_place(view) for view in views)

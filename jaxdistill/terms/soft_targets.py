@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +10,8 @@ from jaxdistill import bert, losses
 from jaxdistill.errors import UserError
 from jaxdistill.mixed import Mixed
 from jaxdistill.terms.following import Following
-from jaxdistill.terms.term import Array, Models, Sums
+from jaxdistill.terms.term import Array, Models, Outputs, Sums
+from jaxdistill.tree import Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,21 +53,15 @@ class SoftTargets(Following):
         """The MLM transform, at the masked positions or everywhere."""
         return self.wants() if self.masked_only else self.wants("transformed")
 
-    def count(self, batch: Mapping[str, Any]) -> Array:
+    def count(self, batch: Tree) -> Array:
         """Real positions in the batch, or masked ones."""
         return jnp.sum(self._real(batch))
 
-    def _real(self, batch: Mapping[str, Any]) -> Array:
+    def _real(self, batch: Tree) -> Array:
         view = batch[self.student]
         return view["targets"] >= 0 if self.masked_only else view["mask"]
 
-    def __call__(
-        self,
-        params: Mapping[str, Any],
-        outputs: Mapping[str, bert.Outputs],
-        batch: Mapping[str, Any],
-        bridge: Mapping[str, Any],
-    ) -> Sums:
+    def __call__(self, params: Tree, outputs: Outputs, batch: Tree, bridge: Tree) -> Sums:
         """The summed divergence, and at how many positions both have the same best piece (`agreement`)."""
         real, where = self._real(batch), "predictions" if self.masked_only else "transformed"
         head = _head(params, self.student)
@@ -96,13 +89,13 @@ class SoftTargets(Following):
         (nats, same), _ = jax.lax.scan(body, (jnp.zeros(()), jnp.zeros(())), parts)
         return nats, {"agreement": same}
 
-    def teacher_head(self, params: Mapping[str, Any]) -> tuple[Array, Array]:
+    def teacher_head(self, params: Tree) -> tuple[Array, Array]:
         """The table and bias that the teacher is scored with."""
         if self.mixed is not None:
             return self.mixed.table(params), self.mixed.bias(params)
         return _head(params, self.teacher)
 
-    def top(self, params: Mapping[str, Any], outputs: bert.Outputs, count: int) -> tuple[Array, Array]:
+    def top(self, params: Tree, outputs: bert.Outputs, count: int) -> tuple[Array, Array]:
         """For a cache: the teacher's best pieces, and the logarithms of their chances and of that of all others.
 
         Returns:
@@ -123,7 +116,7 @@ class SoftTargets(Following):
         return whole[0], whole[1]
 
 
-def _head(params: Mapping[str, Any], name: str) -> tuple[Array, Array]:
+def _head(params: Tree, name: str) -> tuple[Array, Array]:
     return params[name]["embeddings"]["word"], params[name]["mlm"]["bias"]
 
 

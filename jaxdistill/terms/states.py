@@ -1,18 +1,18 @@
 """Hidden states of the student that follow the teacher's."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxdistill import bert, losses
+from jaxdistill import losses
 from jaxdistill.errors import UserError
 from jaxdistill.terms.following import Following
 from jaxdistill.terms.maps import Kind, layer_map
-from jaxdistill.terms.term import Array, Models, Sums
+from jaxdistill.terms.term import Array, Models, Outputs, Sums
 from jaxdistill.terms.words import Align, check_align, in_both, pooling
+from jaxdistill.tree import Tree
 
 _WIDER = "HiddenStates learns a map between widths"
 
@@ -46,7 +46,7 @@ class HiddenStates(Following):
         if self.layers is not None:
             layer_map(self.layers, models[self.teacher].layers, models[self.student].layers)
 
-    def init(self, key: Array, params: Mapping[str, Any]) -> dict:
+    def init(self, key: Array, params: Tree) -> dict:
         """The maps: `kernel` [student width, teacher width] of `layers` and `embeddings`, or of `all` with a `bias`."""
         shape = tuple(params[name]["embeddings"]["word"].shape[1] for name in (self.student, self.teacher))
         xavier = jax.nn.initializers.glorot_uniform()
@@ -60,22 +60,16 @@ class HiddenStates(Following):
         """The hidden states of every layer, the output of the embedding layer, or both."""
         return self.wants(*["hidden"] * (self.layers is not None), *["embeddings"] * self.embeddings)
 
-    def _real(self, batch: Mapping[str, Any]) -> Array:
+    def _real(self, batch: Tree) -> Array:
         if self.align == "pieces":
             return batch[self.student]["mask"]
         return in_both(batch, self.teacher, self.student)
 
-    def count(self, batch: Mapping[str, Any]) -> Array:
+    def count(self, batch: Tree) -> Array:
         """Real positions in the batch, or words that both views have pieces of."""
         return jnp.sum(self._real(batch))
 
-    def __call__(
-        self,
-        params: Mapping[str, Any],
-        outputs: Mapping[str, bert.Outputs],
-        batch: Mapping[str, Any],
-        bridge: Mapping[str, Any],
-    ) -> Sums:
+    def __call__(self, params: Tree, outputs: Outputs, batch: Tree, bridge: Tree) -> Sums:
         """The summed squares, also of `layers` and `embeddings` on their own."""
         teacher, student = outputs[self.teacher], outputs[self.student]
         pairs = {}
@@ -113,13 +107,7 @@ class CosineStates(Following):
         """The last hidden states."""
         return self.wants("last")
 
-    def __call__(
-        self,
-        params: Mapping[str, Any],
-        outputs: Mapping[str, bert.Outputs],
-        batch: Mapping[str, Any],
-        bridge: Mapping[str, Any],
-    ) -> Sums:
+    def __call__(self, params: Tree, outputs: Outputs, batch: Tree, bridge: Tree) -> Sums:
         """The summed distances."""
         target, states = jax.lax.stop_gradient(outputs[self.teacher].last), outputs[self.student].last
         cosine = jnp.sum(losses.unit(target) * losses.unit(states), axis=-1)
@@ -157,17 +145,11 @@ class Patience(Following):
         """The hidden states of every layer."""
         return self.wants("hidden")
 
-    def count(self, batch: Mapping[str, Any]) -> Array:
+    def count(self, batch: Tree) -> Array:
         """Examples in the batch."""
         return jnp.sum(batch[self.student]["mask"][:, 0])
 
-    def __call__(
-        self,
-        params: Mapping[str, Any],
-        outputs: Mapping[str, bert.Outputs],
-        batch: Mapping[str, Any],
-        bridge: Mapping[str, Any],
-    ) -> Sums:
+    def __call__(self, params: Tree, outputs: Outputs, batch: Tree, bridge: Tree) -> Sums:
         """The summed squares."""
         teacher, student = outputs[self.teacher].hidden, outputs[self.student].hidden
         chosen = jnp.asarray(self._map(len(teacher), len(student)))

@@ -8,16 +8,18 @@ batch, so accumulation, padding and sharding change nothing but rounding; a term
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from jaxdistill import bert
 from jaxdistill.errors import UserError
+from jaxdistill.tree import Tree
 
 Array = jax.Array
 Models = Mapping[str, bert.BertConfig]
+Outputs = Mapping[str, bert.Outputs]
 Sums = tuple[Array, dict[str, Array]]
 
 
@@ -86,7 +88,7 @@ class _Term(Protocol):
     def check(self, models: Models) -> None:
         """Raises UserError when it can't be used with these models."""
 
-    def init(self, key: Array, params: Mapping[str, Any]) -> dict:
+    def init(self, key: Array, params: Tree) -> dict:
         """Its helper parameters, kept in `params["bridge"][name]`; {} when it has none."""
 
 
@@ -99,23 +101,17 @@ class BatchTerm(_Term, Protocol):
     arrays from the vocabularies by view, which come with its helper parameters.
     """
 
-    def count(self, batch: Mapping[str, Any]) -> Array:
+    def count(self, batch: Tree) -> Array:
         """Its denominator, from the batch alone."""
 
-    def __call__(
-        self,
-        params: Mapping[str, Any],
-        outputs: Mapping[str, bert.Outputs],
-        batch: Mapping[str, Any],
-        bridge: Mapping[str, Any],
-    ) -> Sums:
+    def __call__(self, params: Tree, outputs: Outputs, batch: Tree, bridge: Tree) -> Sums:
         """A float32 sum, and by name further sums over the same count or (sum, count); `bridge` are its helpers."""
 
 
 class ParameterTerm(_Term, Protocol):
     """A term on parameters alone."""
 
-    def parameters(self, params: Mapping[str, Any], bridge: Mapping[str, Any]) -> Sums:
+    def parameters(self, params: Tree, bridge: Tree) -> Sums:
         """A value, and metrics by name; `bridge` are its helper parameters."""
 
 

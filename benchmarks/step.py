@@ -16,83 +16,40 @@ Without dropout (`--dropout 0`) their losses are the same, which `--smoke`, a ti
 """
 
 import argparse
-import itertools
-import json
-import os
 import pathlib
-import statistics
-import sys
 import tempfile
-from collections.abc import Callable, Iterable
 
 import numpy as np
-from workers import Worker, use_cores
+from contest import contest, options_of, random_view, read_options
 
-HERE = pathlib.Path(__file__).parent
 CONTESTANTS = {"jaxdistill": "step_jax.py", "every position": "step_torch.py", "gathered": "step_torch.py"}
 SMOKE = {
     **{"teacher_layers": 2, "teacher_hidden": 24, "teacher_vocab": 90},
     **{"student_layers": 2, "student_hidden": 12, "student_vocab": 40},
     **{"heads": 3, "length": 16, "predictions": 4, "batch": 4, "micro_batch": 2, "rounds": 2, "dropout": 0.0},
 }
-TOLERANCE = 1e-4
-OURS = "jaxdistill"
-COLUMNS = {
-    **{"contestant": 14, "type": 8, "s/step": 7, "ours is": 7, "fastest": 7, "there": 7, "CPU s": 7, "in CPU": 7},
-    **{"tokens/s": 8, "MFU": 5, "compile s": 9, "peak MB": 7, "last loss": 9},
-}
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__, CONTESTANTS)
     parser.add_argument("corpus", nargs="?", help="a folder that `jaxdistill prepare` made")
     parser.add_argument("--vocabularies", nargs=2, metavar=("TEACHER", "STUDENT"), help="vocab.txt or model folders")
     for role, layers, hidden, vocab in (("teacher", 12, 768, 30522), ("student", 12, 48, 4928)):
         parser.add_argument(f"--{role}-layers", type=int, default=layers)
         parser.add_argument(f"--{role}-hidden", type=int, default=hidden)
         parser.add_argument(f"--{role}-vocab", type=int, default=vocab, help="of random pieces")
-    parser.add_argument("--heads", type=int, default=12)
-    parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--predictions", type=int, default=20)
-    parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--micro-batch", type=int, default=0, help="rows at a time; all when 0")
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
-    parser.add_argument("--contestants", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
-    parser.add_argument("--attention", choices=["sdpa", "eager"], default="sdpa", help="of PyTorch's contestants")
-    parser.add_argument("--unroll", type=int, default=1, help="of our scan over layers; 0 lays out all")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5, help="steps of every contestant that count")
-    parser.add_argument("--smoke", action="store_true", help="a tiny job without dropout: do the losses agree?")
-    parser.add_argument("--json", help="write all measurements to this file")
-    parser.set_defaults(**(SMOKE if "--smoke" in sys.argv[1:] else {}))
-    options = parser.parse_args()
+    options = read_options(parser, SMOKE)
     if (options.corpus is None) != (options.vocabularies is None):
         parser.error("a corpus needs --vocabularies, and they need a corpus")
     return options
 
 
 def random_batch(options: argparse.Namespace) -> dict:
-    """Views of random pieces: rows up to 8 positions short of full, as packed windows are."""
+    """A view for the student, and a mixed one for the teacher."""
     random = np.random.default_rng(0)
-    shape, sizes = (options.batch, options.length), {"student": options.student_vocab, "teacher": options.teacher_vocab}
-    batch = {}
-    for role, size in sizes.items():
-        shortest = max(options.length - 8, options.predictions + 2)
-        mask = np.arange(options.length) < random.integers(shortest, options.length + 1, options.batch)[:, None]
-        source = random.integers(0, 2, shape) * (role == "teacher")
-        ids = random.integers(5, np.where(source == 1, options.student_vocab, size)) * mask
-        places = np.arange(1, shortest - 1)
-        positions = np.stack([np.sort(random.choice(places, options.predictions, False)) for _ in mask])
-        targets = np.take_along_axis(ids, positions, 1)
-        targets[:, -1] = np.where(random.random(len(mask)) < 0.5, -1, targets[:, -1])
-        batch[role] = {"ids": ids, "mask": mask, "positions": positions, "targets": targets}
-        if role == "teacher":
-            batch[role] |= {"source": source, "target_source": np.take_along_axis(source, positions, 1)}
     return {
-        role: {name: x if x.dtype == bool else x.astype(np.int32) for name, x in view.items()}
-        for role, view in batch.items()
+        "student": random_view(options, random, options.student_vocab),
+        "teacher": random_view(options, random, options.teacher_vocab, options.student_vocab),
     }
 
 
@@ -137,81 +94,13 @@ def write_start(options: argparse.Namespace, folder: pathlib.Path) -> dict:
     return shapes
 
 
-def measure(settings: dict, names: list[str], rounds: int) -> dict[str, dict]:
-    """Starts every contestant, and has them step in turn; the first round warms up and does not count."""
-    workers = {}
-    for name in names:
-        workers[name] = Worker(HERE / CONTESTANTS[name], json.dumps(settings | {"contestant": name}))
-    found = {name: {**worker.started, "steps": []} for name, worker in workers.items()}
-    for _ in range(rounds + 1):
-        for name, worker in workers.items():
-            found[name]["steps"].append(worker.ask("step"))
-    for worker in workers.values():
-        worker.close()
-    return found
-
-
-def print_rows(found: dict[str, dict], dtype: str, tokens: int) -> None:
-    """Prints a row for each contestant: median and fastest step and CPU seconds, each with its ratio to ours."""
-    rate = max(result.get("matmul", 0) for result in found.values())
-    flops = max(result.get("flops", 0) for result in found.values())
-
-    def cells(name: str, key: str, pick: Callable) -> tuple[str, str]:
-        mine, ours = (
-            pick([step[key] for step in found[contestant]["steps"][1:]]) if contestant in found else 0
-            for contestant in (name, OURS)
-        )
-        return f"{mine:.3f}", f"{mine / ours:.2f}x" if ours else "-"
-
-    for name, result in found.items():
-        steps = result["steps"]
-        seconds = statistics.median(step["seconds"] for step in steps[1:])
-        row = [
-            *(name, dtype, *cells(name, "seconds", statistics.median), *cells(name, "seconds", min)),
-            *(*cells(name, "cpu", statistics.median), f"{tokens / seconds:,.0f}"),
-            f"{flops / seconds / rate:.0%}" if rate and flops else "-",
-            *(f"{result['compile']:.1f}", f"{steps[-1]['peak'] / 2**20:,.0f}", f"{steps[-1]['loss']:.5f}"),
-        ]
-        print_row(row)
-
-
-def print_row(cells: Iterable[str]) -> None:
-    print("| " + " | ".join(f"{cell:>{width}}" for cell, width in zip(cells, COLUMNS.values(), strict=True)) + " |")
-
-
 def main() -> None:
     options = arguments()
-    use_cores(options.threads)
     batch = real_batch(options) if options.corpus else random_batch(options)
-    everything, tokens = {}, int(batch["student"]["mask"].sum())
-    with tempfile.TemporaryDirectory() as folder:
-        shapes = write_start(options, pathlib.Path(folder))
-        np.savez(
-            pathlib.Path(folder, "batch.npz"),
-            **{f"{role}/{name}": x for role, view in batch.items() for name, x in view.items()},
-        )
-        print(
-            f"{f'a batch of {options.corpus}' if options.corpus else 'random pieces'}, {options.batch} x "
-            f"{options.length}, {tokens:,} real student tokens, {options.micro_batch or options.batch} rows at a time; "
-            f"dropout {options.dropout:g}, {options.threads} threads, {options.rounds} rounds; "
-            f"load {os.getloadavg()[0]:.1f} at the start"
-        )
-        print_row(COLUMNS)
-        print_row("-" * (width - 1) + ":" for width in COLUMNS.values())
-        for dtype in options.dtype:
-            settings = vars(options) | shapes | {"folder": folder, "dtype": dtype}
-            found = measure(settings, options.contestants, options.rounds)
-            print_rows(found, dtype, tokens)
-            everything[dtype] = found
-    print(f"load {os.getloadavg()[0]:.1f} at the end")
-    if options.json:
-        pathlib.Path(options.json).write_text(json.dumps({"options": vars(options), "found": everything}, indent=1))
-    if options.smoke:
-        for dtype, found in everything.items():
-            for one, two in itertools.pairwise(found.values()):
-                for left, right in zip(one["steps"], two["steps"], strict=True):
-                    if abs(left["loss"] - right["loss"]) > TOLERANCE:
-                        sys.exit(f"the losses of two contestants differ in {dtype}: {left['loss']} and {right['loss']}")
+    of = f"a batch of {options.corpus}" if options.corpus else "random pieces"
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        contest(options, folder, write_start(options, folder), batch, of)
 
 
 if __name__ == "__main__":

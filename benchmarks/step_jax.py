@@ -45,18 +45,19 @@ def experiment(settings: dict) -> Experiment:
     )
 
 
-def main() -> None:
-    job, folder = experiment(SETTINGS), pathlib.Path(SETTINGS["folder"])
-    state = steps.init_state(job)
-    with np.load(folder / "bridge.npz") as stored:
-        bridge = {"output_bias": stored["output_bias"], "map": {"kernel": stored["kernel"], "bias": stored["bias"]}}
-    state["trained"]["bridge"] = jax.tree.map(jax.numpy.asarray, {"mixed": bridge})
-    with np.load(folder / "batch.npz") as stored:
-        batch: dict = {"student": {}, "teacher": {}}
+def read_batch() -> dict:
+    """The batch that the parent wrote."""
+    batch: dict = {"student": {}, "teacher": {}}
+    with np.load(pathlib.Path(SETTINGS["folder"], "batch.npz")) as stored:
         for name in stored:
             role, field = name.split("/")
             batch[role][field] = jax.numpy.asarray(stored[name])
-    gpu = jax.devices()[0].platform == "gpu"
+    return batch
+
+
+def serve(job: Experiment, state: dict) -> None:
+    """Compiles the step of a job, and takes one for every line read."""
+    batch, gpu = read_batch(), jax.devices()[0].platform == "gpu"
     began = time.perf_counter()
     step = steps.make_train_step(job, micro_batch=SETTINGS["micro_batch"]).lower(state, batch).compile()
     print(json.dumps({"compile": time.perf_counter() - began, "flops": steps.flops_per_step(job)}), flush=True)
@@ -65,11 +66,20 @@ def main() -> None:
         state, metrics = step(state, batch)
         jax.block_until_ready(state)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-        loss = sum(float(metrics[name][0] / metrics[name][1]) for name in ("student_mlm", "teacher_mlm"))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if gpu:
             peak = jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+        loss = float(metrics["loss"][0])
         print(json.dumps({"seconds": seconds, "cpu": cpu, "loss": loss, "peak": peak}), flush=True)
+
+
+def main() -> None:
+    job = experiment(SETTINGS)
+    state = steps.init_state(job)
+    with np.load(pathlib.Path(SETTINGS["folder"], "bridge.npz")) as stored:
+        bridge = {"output_bias": stored["output_bias"], "map": {"kernel": stored["kernel"], "bias": stored["bias"]}}
+    state["trained"]["bridge"] = jax.tree.map(jax.numpy.asarray, {"mixed": bridge})
+    serve(job, state)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import pathlib
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,11 +95,9 @@ class Job:
         """One update; returns the sum of the two mean losses."""
         self.optimizer.zero_grad(set_to_none=True)
         counts = [(batch[role]["targets"] >= 0).sum() for role in ROLES]
-        rows, size = SETTINGS["batch"], SETTINGS["micro_batch"] or SETTINGS["batch"]
         total = 0.0
-        for start in range(0, rows, size):
-            part = {role: {name: x[start : start + size] for name, x in batch[role].items()} for role in ROLES}
-            with torch.autocast(DEVICE, torch.bfloat16, enabled=SETTINGS["dtype"] == "bfloat16"):
+        for part in micro_batches(batch):
+            with autocast():
                 loss = sum(value / count for value, count in zip(self.losses(part), counts, strict=True))
             loss.backward()
             total += loss.detach()
@@ -132,10 +132,22 @@ def matmul_rate() -> float:
     return 2 * size**3 / min(seconds)
 
 
-def main() -> None:
+def micro_batches(batch: dict) -> Iterator[dict]:
+    """Some rows of every view at a time."""
+    size = SETTINGS["micro_batch"] or SETTINGS["batch"]
+    for start in range(0, SETTINGS["batch"], size):
+        yield {role: {name: x[start : start + size] for name, x in view.items()} for role, view in batch.items()}
+
+
+def autocast() -> torch.autocast:
+    return torch.autocast(DEVICE, torch.bfloat16, enabled=SETTINGS["dtype"] == "bfloat16")
+
+
+def serve(make: Callable[[], Any]) -> None:
+    """Makes a job, and takes a `step(batch)` of it for every line read."""
     torch.set_num_threads(SETTINGS["threads"])
     torch.manual_seed(0)
-    job, batch = Job(), read_batch()
+    job, batch = make(), read_batch()
     print(json.dumps({"compile": 0.0, "matmul": matmul_rate()}), flush=True)
     for _ in sys.stdin:
         began, cpu = time.perf_counter(), time.process_time()
@@ -150,4 +162,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Job)

@@ -20,13 +20,21 @@ def run(script: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_contestants_of_the_step_compute_the_same_thing(tmp_path):
+@pytest.mark.parametrize(
+    ("script", "contestants"),
+    [
+        ("step.py", ("jaxdistill", "every position", "gathered")),
+        ("distil.py", ("jaxdistill", "all logits", "chunked")),
+    ],
+)
+def test_contestants_of_a_step_compute_the_same_thing(script, contestants, tmp_path):
     path = tmp_path / "found.json"
-    table = run("step.py", "--json", str(path))
-    assert all(name in table for name in ("jaxdistill", "every position", "gathered"))
+    table = run(script, "--json", str(path))
+    assert all(name in table for name in contestants)
     found = json.loads(path.read_text())["found"]["float32"]
+    assert tuple(found) == contestants
     losses = [[step["loss"] for step in result["steps"]] for result in found.values()]
-    assert len(losses) == 3 and len(losses[0]) >= 3
+    assert len(losses[0]) >= 3
     assert losses[0][0] > losses[0][-1] > 0
     for other in losses[1:]:
         assert other == pytest.approx(losses[0], abs=1e-4)

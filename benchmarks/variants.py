@@ -1,8 +1,9 @@
 """Variants of a config against each other: same steps and windows, paired seeds, intervals of the paired differences.
 
-A contestant is `VARIANT` or `VARIANT:knob=value,knob=value`; knobs after `--` go to all of them. Every finished run
-adds one line to the JSONL file: its scores on every held-out corpus, the time that its steps took (compiling not
-counted), and what the mechanism did. Run again, it continues with what is missing; `--report` prints the tables.
+A contestant is `NAME` or `NAME:knob=value,knob=value`, where `{seed}` stands for its seed; knobs after `--` go to all of
+them. The name is the value of the knob `variant` of a config that has one. Every finished run adds one line to the
+JSONL file: scores of what it trained on every held-out corpus, the time that its steps took (compiling not counted),
+and what the mechanism did. Run again, it continues with what is missing; `--report` prints the tables.
 
     python benchmarks/variants.py nokd dual up:projection=W nokd:steps=S --seeds 0 1 2 --out FILE --workdir RUNS \
         --teacher-vocabulary TEACHER --held-out NAME=CORPUS ... -- --corpus CORPUS --vocabulary VOCAB --teacher TEACHER
@@ -10,6 +11,7 @@ counted), and what the mechanism did. Run again, it continues with what is missi
 
 import argparse
 import dataclasses
+import inspect
 import json
 import pathlib
 import shutil
@@ -32,19 +34,21 @@ from jaxdistill.train import train
 MEASURES = ("piece_accuracy", "word_accuracy", "word_nats")
 
 
-def contestant_arguments(contestant: str, shared: list[str]) -> list[str]:
-    variant, _, settings = contestant.partition(":")
-    own = [f"--{setting.replace('_', '-')}" for setting in settings.split(",") if setting]
-    return [*shared, "--variant", variant, *own]
+def contestant_arguments(contestant: str, seed: int, shared: list[str], variants: bool) -> list[str]:
+    name, _, settings = contestant.partition(":")
+    own = [f"--{setting.replace('{seed}', str(seed))}" for setting in settings.split(",") if setting]
+    return [*shared, *(["--variant", name] if variants else []), *own, "--seed", str(seed)]
 
 
 def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
     config = knobs.load(options.config)
     joined = knobs.join(config, Run)
-    arguments = [*contestant_arguments(contestant, options.knobs), "--seed", str(seed)]
-    values, run = joined(**knobs.parse(joined, arguments))
+    variants = "variant" in inspect.signature(config).parameters
+    values, run = joined(**knobs.parse(joined, contestant_arguments(contestant, seed, options.knobs, variants)))
     experiment = dataclasses.replace(config(**values), run=Run(**run))
-    workdir = pathlib.Path(options.workdir) / f"{contestant.replace(':', '_').replace(',', '_')}-{seed}"
+    workdir = (
+        pathlib.Path(options.workdir) / f"{contestant.replace(':', '_').replace(',', '_').replace('/', '_')}-{seed}"
+    )
     if not train(experiment, workdir, notify=lambda line: print(line, file=sys.stderr)).finished:
         sys.exit("stopped: run the same command again to continue")
     lines = read_lines(workdir / "metrics.jsonl")
@@ -66,8 +70,9 @@ def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
         },
         "scores": {},
     }
-    roles = sorted(experiment.models)
-    models = {role: read_model(workdir, role) for role in roles}
+    trained = {experiment.reader(view) for view in experiment.data.views if experiment.trains_reader(view)}
+    judged = "student" if "student" in trained else min(trained)
+    models = {"student" if role == judged else role: read_model(workdir, role) for role in sorted(trained)}
     if "teacher" in models:
         models["teacher before"] = read_model(experiment.start["teacher"].source)
     for name, corpus in options.held_out.items():
@@ -136,7 +141,7 @@ def report_mechanism(records: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("contestants", nargs="*", help="VARIANT or VARIANT:knob=value,...")
+    parser.add_argument("contestants", nargs="*", help="NAME or NAME:knob=value,...")
     parser.add_argument("--config", default="extreme", help="config name or path (default extreme)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", required=True, type=pathlib.Path, help="JSON lines, one for each finished run")

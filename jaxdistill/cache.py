@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ def cached_views(experiment: Experiment) -> dict[str, frozenset[str]]:
     Raises:
       UserError: there is none, masks are not static, or attention scores are wanted, which are too many to keep.
     """
-    found = {view: want for view, want in experiment.reading().items() if not experiment.trains_role(view)}
+    found = {view: want for view, want in experiment.reading().items() if not experiment.trains_reader(view)}
     if not found:
         raise UserError("no model of this experiment stays as it is: there is nothing to compute once")
     if experiment.data.masking.static is None:
@@ -64,7 +65,11 @@ def contents(experiment: Experiment, inputs: Inputs, top: int) -> dict[str, Any]
         ],
         "top": top,
         "teachers": {
-            role: [experiment.start[role].contents() or manifest.as_dict(experiment.start[role])] for role in roles
+            role: [
+                experiment.start[role].contents() or manifest.as_dict(experiment.start[role]),
+                experiment.models[role].dtype,
+            ]
+            for role in sorted(roles)
         },
     }
 
@@ -85,15 +90,14 @@ def build(experiment: Experiment, out: str | os.PathLike, top: int = 8, progress
       UserError: see `cached_views`; the folder holds something else.
     """
     out = pathlib.Path(out)
+    if out.exists():
+        raise UserError(f"{out} exists already: use it, or choose another folder")
+    _check_top(experiment, top)
     starts = {role: start.pin(None) for role, start in experiment.start.items()}
     experiment = dataclasses.replace(experiment, start=starts)
     inputs = read_inputs(experiment.data.corpus, read_vocabularies(experiment.data), experiment.data.length)
     key, count = contents(experiment, inputs, top), len(inputs.windows)
     part = out.with_name(f".{out.name}.part")
-    if top < 1:
-        raise UserError(f"top={top}: keep at least 1 piece at each position")
-    if out.exists():
-        raise UserError(f"{out} exists already: use it, or choose another folder")
     done = _resumed(part, key)
     batches = make_batches(experiment.data, inputs, experiment.seed)
     compute = _computer(experiment, top)
@@ -115,9 +119,10 @@ def build(experiment: Experiment, out: str | os.PathLike, top: int = 8, progress
                 for array in arrays.values():
                     array.flush()
                 files.write_json(part / NAME, {"key": key, "done": last})
-    for path in part.iterdir():
+    hashes = {path.name: files.sha256(path) for path in sorted(part.glob("*.npy"))}
+    files.write_json(part / NAME, {"key": key, "done": count, "files": hashes})
+    for path in (*part.iterdir(), part):
         files.settle(path)
-    files.settle(part)
     os.replace(part, out)
     names = cached_views(experiment)
     tokens = sum(inputs.windows.tokens(experiment.data.views[view].vocabulary) for view in names) / len(names)
@@ -144,7 +149,7 @@ def open_cache(experiment: Experiment, inputs: Inputs) -> dict[str, Callable[[np
     """What `Batches` adds to a batch from the experiment's cache: by view, arrays for windows given by number.
 
     Raises:
-      UserError: there is no whole cache, or it was computed from something else; the message names what.
+      UserError: there is no whole cache, it was computed from something else, or it is damaged; the message names what.
     """
     folder = pathlib.Path(experiment.data.cache)
     saved = files.read_json(folder / NAME)
@@ -152,10 +157,11 @@ def open_cache(experiment: Experiment, inputs: Inputs) -> dict[str, Callable[[np
     stale = [name for name in wanted if saved["key"].get(name) != wanted[name]]
     if stale:
         raise UserError(f"{folder} was computed with other {', '.join(stale)}: make another with `jaxdistill cache`")
-    if saved["done"] != len(inputs.windows):
-        raise UserError(f"{folder} holds {saved['done']:,} of {len(inputs.windows):,} windows: make it again")
     found: dict[str, dict[str, np.ndarray]] = {}
-    for path in sorted(folder.glob("*.npy")):
+    for file, digest in saved["files"].items():
+        path = folder / file
+        if not path.is_file() or files.sha256(path) != digest:
+            raise UserError(f"{path} is missing or damaged: make the cache again with `jaxdistill cache`")
         view, _, name = path.stem.partition(".")
         found.setdefault(view, {})[name] = np.load(path, mmap_mode="r")
     return {view: functools.partial(_rows, arrays) for view, arrays in found.items()}
@@ -178,6 +184,14 @@ def _soft_targets(experiment: Experiment) -> dict[str, SoftTargets]:
             if (other.temperature, other.masked_only) != (term.temperature, term.masked_only):
                 raise UserError(f"soft targets of {term.teacher!r} at two temperatures or places can't be cached")
     return found
+
+
+def _check_top(experiment: Experiment, top: int) -> None:
+    """Raises UserError when so many pieces can't be kept beside a class for the others."""
+    for view, term in _soft_targets(experiment).items():
+        size = experiment.models[term.student].vocab
+        if not 1 <= top < size:
+            raise UserError(f"top={top} for {view!r}: keep at least 1 of the {size:,} pieces, and not all of them")
 
 
 def _computer(experiment: Experiment, top: int) -> Callable[[Mapping[str, Any]], dict]:
@@ -211,13 +225,14 @@ def _computer(experiment: Experiment, top: int) -> Callable[[Mapping[str, Any]],
 
 
 def _resumed(part: pathlib.Path, key: Mapping[str, Any]) -> int:
-    """How many windows an unfinished folder holds."""
+    """How many windows an unfinished folder holds; one that noted nothing yet is begun anew."""
     if (part / NAME).is_file():
         saved = files.read_json(part / NAME)
         if saved["key"] == key:
             return saved["done"]
         raise UserError(f"{part} is the beginning of another cache: remove it, or choose another folder")
-    part.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
     return 0
 
 

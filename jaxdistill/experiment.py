@@ -168,8 +168,7 @@ class Experiment:
         mixed = self.mixed if self._is_mixed(getattr(term, "model", None)) else None
         if getattr(term, "mixed", mixed) != mixed:
             raise UserError(f"the term {name!r} must have the same `mixed` as the view of the model that it scores")
-        wants = getattr(term, "want", dict)()
-        for view, wanted in wants.items():
+        for view, wanted in self._wants(term).items():
             if view not in self.data.views:
                 raise UserError(
                     f"the term {name!r} reads {view!r}, which no view gives; there are {sorted(self.data.views)}"
@@ -203,17 +202,15 @@ class Experiment:
         """The views that terms read, in their order, and what is wanted of each."""
         found: dict[str, frozenset[str]] = {}
         for term in self.terms.values():
-            if hasattr(term, "count"):
-                everything = dict.fromkeys(self.data.views, frozenset())
-                for view, wanted in (term.want() if hasattr(term, "want") else everything).items():
-                    found[view] = found.get(view, frozenset()) | wanted
+            for view, wanted in self._wants(term).items():
+                found[view] = found.get(view, frozenset()) | wanted
         return {view: found[view] for view in self.data.views if view in found}
 
     def running(self) -> dict[str, frozenset[str]]:
         """Those of them that a model has to be run on: all but what a cache holds."""
-        return {view: want for view, want in self.reading().items() if not self.data.cache or self.trains_role(view)}
+        return {view: want for view, want in self.reading().items() if not self.data.cache or self.trains_reader(view)}
 
-    def trains_role(self, view: str) -> bool:
+    def trains_reader(self, view: str) -> bool:
         """Whether anything trains of the model that reads a view."""
         role = self.reader(view)
         return any(self.trains_name(f"{role}/{name}") for name in tree.flatten(shapes(self.models[role])))
@@ -223,9 +220,15 @@ class Experiment:
 
         Where it only shows, it has no dropout, whether it trains elsewhere or not.
         """
-        terms = [term for term in self.terms.values() if view in getattr(term, "want", dict)()]
+        terms = [term for term in self.terms.values() if view in self._wants(term)]
         shows = all(isinstance(term, Following) and term.teacher == view for term in terms)
-        return self.trains_role(view) and not (terms and shows)
+        return self.trains_reader(view) and not (terms and shows)
+
+    def _wants(self, term: Term) -> dict[str, frozenset[str]]:
+        """The views that a term reads, and what it wants of each: all of them when it does not say."""
+        if not hasattr(term, "count"):
+            return {}
+        return term.want() if hasattr(term, "want") else dict.fromkeys(self.data.views, frozenset())
 
     def _is_mixed(self, view: str | None) -> bool:
         return view in self.data.views and self.data.views[view].mixed_with is not None

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 
 import jax
 import numpy as np
@@ -159,10 +161,32 @@ def test_a_cache_that_was_stopped_goes_on(asked, tmp_path, monkeypatch):
             cache.build(asked, tmp_path / "stopped", progress=False)
     assert not (tmp_path / "stopped").exists()
     cache.build(asked, tmp_path / "stopped", progress=False)
+    assert sorted(path.name for path in (tmp_path / "stopped").iterdir()) == sorted(os.listdir(tmp_path / "whole"))
     for path in (tmp_path / "whole").iterdir():
         assert (tmp_path / "stopped" / path.name).read_bytes() == path.read_bytes()
     with pytest.raises(UserError, match="exists already"):
         cache.build(asked, tmp_path / "whole", progress=False)
+
+
+def test_leftovers_that_noted_nothing_are_begun_anew(asked, tmp_path):
+    (tmp_path / ".made.part").mkdir()
+    np.save(tmp_path / ".made.part" / "teacher.top.npy", np.zeros(3))
+    cache.build(asked, tmp_path / "made", progress=False)
+    assert set(cache.open_cache(cache.using(asked, tmp_path / "made"), read(asked))) == {"teacher"}
+
+
+@pytest.mark.parametrize("harm", ["flip", "remove"])
+def test_a_damaged_cache_is_refused(asked, made, tmp_path, harm):
+    shutil.copytree(made, tmp_path / "made")
+    path = tmp_path / "made" / "teacher.chances.npy"
+    if harm == "flip":
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match=r"teacher\.chances\.npy is missing or damaged: make the cache again"):
+        cache.open_cache(cache.using(asked, tmp_path / "made"), read(asked))
 
 
 def test_a_stale_cache_is_refused(asked, made, tiny_inputs, tmp_path):
@@ -195,8 +219,9 @@ def test_what_can_not_be_cached_is_refused(asked, tmp_path):
     ):
         with pytest.raises(UserError, match=match):
             cache.build(dataclasses.replace(asked, **change), tmp_path / "no", progress=False)
-    with pytest.raises(UserError, match="top=0"):
-        cache.build(asked, tmp_path / "no", top=0)
+    for top in (0, asked.models["teacher"].vocab):
+        with pytest.raises(UserError, match=f"top={top} for 'teacher': keep at least 1 of the"):
+            cache.build(asked, tmp_path / "no", top=top)
     with pytest.raises(UserError, match="holds no cache"):
         cache.using(asked, tmp_path)
     with pytest.raises(UserError, match="leave one out"):

@@ -60,4 +60,4 @@ def test_a_teacher_s_states_and_scores_are_kept_only_for_terms_that_compare_them
     asked = compiled(**more)
     assert shape in asked.as_text() and shape not in plain.as_text()
     added = asked.memory_analysis().temp_size_in_bytes - plain.memory_analysis().temp_size_in_bytes
-    assert added >= size
+    assert added > 0.9 * size

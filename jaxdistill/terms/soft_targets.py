@@ -1,6 +1,7 @@
 """Soft targets: the student's distribution over the vocabulary follows the teacher's."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jaxdistill import bert, losses
 from jaxdistill.errors import UserError
 from jaxdistill.mixed import Mixed
+from jaxdistill.terms import chunks
 from jaxdistill.terms.following import Following
 from jaxdistill.terms.term import Array, Models, Outputs, Sums
 from jaxdistill.tree import Tree
@@ -63,30 +65,21 @@ class SoftTargets(Following):
 
     def __call__(self, params: Tree, outputs: Outputs, batch: Tree, bridge: Tree) -> Sums:
         """The summed divergence, and at how many positions both have the same best piece (`agreement`)."""
-        real, where = self._real(batch), "predictions" if self.masked_only else "transformed"
-        head = _head(params, self.student)
-        found, vectors = outputs[self.teacher], getattr(outputs[self.student], where)
-
-        @jax.checkpoint
-        def whole(vectors, real, teacher_vectors):
-            scores = bert.logits(vectors, *head)
-            target = jax.lax.stop_gradient(bert.logits(teacher_vectors, *self.teacher_head(params)))
-            nats = losses.divergence(target, scores, self.temperature)
-            return _sums(real, nats, jnp.argmax(target, -1) == jnp.argmax(scores, -1))
-
-        @jax.checkpoint
-        def cached(vectors, real, top, chances):
-            scores = bert.logits(vectors, *head)
-            nats = losses.top_divergence(top, chances, scores, self.temperature)
-            return _sums(real, nats, top[..., 0] == jnp.argmax(scores, -1))
-
-        sums, given = (whole, [getattr(found, where)]) if found.top is None else (cached, [found.top, found.chances])
-
-        def body(totals, part):
-            return jax.tree.map(jnp.add, totals, sums(*part)), None
-
-        parts = [cut(x, self.chunk) for x in (vectors, real, *given)]
-        (nats, same), _ = jax.lax.scan(body, (jnp.zeros(()), jnp.zeros(())), parts)
+        where = "predictions" if self.masked_only else "transformed"
+        found, parts = outputs[self.teacher], {"real": self._real(batch)}
+        if found.top is None:
+            function, shared = _whole, self.teacher_head(params)
+            parts["vectors"] = getattr(found, where)
+        else:
+            function, shared = _cached, ()
+            parts |= {"top": found.top, "chances": found.chances}
+        nats, same = chunks.summed(
+            functools.partial(function, self.temperature),
+            self.chunk,
+            _head(params, self.student),
+            getattr(outputs[self.student], where),
+            jax.lax.stop_gradient({"shared": shared, "parts": parts}),
+        )
         return nats, {"agreement": same}
 
     def teacher_head(self, params: Tree) -> tuple[Array, Array]:
@@ -109,23 +102,29 @@ class SoftTargets(Following):
             rest = jnp.put_along_axis(logs, top, -jnp.inf, axis=-1, inplace=False)
             return top, jnp.concatenate([chances, jax.nn.logsumexp(rest, axis=-1, keepdims=True)], axis=-1)
 
-        whole = [
-            jnp.swapaxes(x, 0, 1).reshape(x.shape[1], -1, x.shape[3])[:, : vectors.shape[1]]
-            for x in jax.lax.map(best, cut(vectors, self.chunk))
-        ]
-        return whole[0], whole[1]
+        found = jax.lax.map(best, chunks.cut(vectors, self.chunk))
+        top, chances = (chunks.join(x, vectors.shape[1]) for x in found)
+        return top, chances
 
 
 def _head(params: Tree, name: str) -> tuple[Array, Array]:
     return params[name]["embeddings"]["word"], params[name]["mlm"]["bias"]
 
 
-def _sums(real: Array, nats: Array, same: Array) -> tuple[Array, Array]:
+def _whole(temperature: float, head: tuple, vectors: Array, given: Tree) -> tuple[Array, Array]:
+    """The teacher's logits are formed beside the student's."""
+    scores, target = bert.logits(vectors, *head), bert.logits(given["parts"]["vectors"], *given["shared"])
+    nats = losses.divergence(target, scores, temperature)
+    return _sums(given, nats, jnp.argmax(target, -1) == jnp.argmax(scores, -1))
+
+
+def _cached(temperature: float, head: tuple, vectors: Array, given: Tree) -> tuple[Array, Array]:
+    """The teacher's best pieces were kept."""
+    scores, parts = bert.logits(vectors, *head), given["parts"]
+    nats = losses.top_divergence(parts["top"], parts["chances"], scores, temperature)
+    return _sums(given, nats, parts["top"][..., 0] == jnp.argmax(scores, -1))
+
+
+def _sums(given: Tree, nats: Array, same: Array) -> tuple[Array, Array]:
+    real = given["parts"]["real"]
     return jnp.sum(jnp.where(real, nats, 0.0)), jnp.sum(jnp.where(real & same, 1.0, 0.0))
-
-
-def cut(x: Array, chunk: int) -> Array:
-    """[batch, length, ...] → [pieces, batch, chunk, ...], padded with zeros; rows stay on their devices."""
-    chunk = min(chunk, x.shape[1])
-    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % chunk), *[(0, 0)] * (x.ndim - 2)))
-    return jnp.swapaxes(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 0, 1)

@@ -1,6 +1,6 @@
 """Variants of a config against each other: same steps and windows, paired seeds, intervals of the paired differences.
 
-A contestant is `NAME` or `NAME:knob=value,knob=value`, where `{seed}` stands for its seed; knobs after `--` go to all of
+A contestant is `NAME` or `NAME:knob=value,knob=value`, where `{seed}` is its seed; knobs after `--` go to all of
 them. The name is the value of the knob `variant` of a config that has one. Every finished run adds one line to the
 JSONL file: scores of what it trained on every held-out corpus, the time that its steps took (compiling not counted),
 and what the mechanism did. Run again, it continues with what is missing; `--report` prints the tables.
@@ -14,6 +14,7 @@ import dataclasses
 import inspect
 import json
 import pathlib
+import re
 import shutil
 import sys
 

@@ -47,9 +47,7 @@ def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
     variants = "variant" in inspect.signature(config).parameters
     values, run = joined(**knobs.parse(joined, contestant_arguments(contestant, seed, options.knobs, variants)))
     experiment = dataclasses.replace(config(**values), run=Run(**run))
-    workdir = (
-        pathlib.Path(options.workdir) / f"{contestant.replace(':', '_').replace(',', '_').replace('/', '_')}-{seed}"
-    )
+    workdir = pathlib.Path(options.workdir) / f"{re.sub('[:,/]', '_', contestant)}-{seed}"
     if not train(experiment, workdir, notify=lambda line: print(line, file=sys.stderr)).finished:
         sys.exit("stopped: run the same command again to continue")
     lines = read_lines(workdir / "metrics.jsonl")

@@ -1,0 +1,1 @@
+"""Tasks to fine-tune a model for: their data, rows and scores."""

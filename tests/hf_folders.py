@@ -8,7 +8,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from jaxdistill import bert, tree
+from jaxdistill import bert, hf, tree
 from jaxdistill.bert import BertConfig
 from jaxdistill.data.vocab import SPECIALS, Vocabulary
 
@@ -139,3 +139,16 @@ def shard(folder):
     index = {"metadata": {"total_size": 0}, "weight_map": where}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return index
+
+
+def check_logits_against_torch(model: torch.nn.Module, folder, config: BertConfig) -> None:
+    """Saves torch's model and reads it: our float32 is as close to torch's float64 as torch's float32 is, or nearly."""
+    model.save_pretrained(folder)
+    found = hf.read_hf(folder)
+    assert found.config == config
+    ids, mask = batch()
+    ours, theirs = our_logits(found.config, found.params, ids, mask), torch_logits(model, ids, mask)
+    assert np.abs(ours - theirs)[mask].max() < 1e-5
+    exact = torch_logits(model.double(), ids, mask)
+    assert exact.dtype == np.float64
+    assert np.abs(ours - exact)[mask].max() <= 3 * np.abs(theirs - exact)[mask].max()

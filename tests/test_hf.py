@@ -16,6 +16,7 @@ from hf_folders import (
     WORDS,
     batch,
     change_weights,
+    check_logits_against_torch,
     drop,
     our_logits,
     put,
@@ -38,16 +39,7 @@ def folder(tmp_path):
 
 
 def test_logits_agree_with_torch_and_float64_is_the_judge(tmp_path):
-    model = torch_model()
-    model.save_pretrained(tmp_path / "theirs")
-    found = hf.read_hf(tmp_path / "theirs")
-    assert found.config == OURS
-    ids, mask = batch()
-    ours, theirs = our_logits(found.config, found.params, ids, mask), torch_logits(model, ids, mask)
-    assert np.abs(ours - theirs)[mask].max() < 1e-5
-    exact = torch_logits(model.double(), ids, mask)
-    assert exact.dtype == np.float64
-    assert np.abs(ours - exact)[mask].max() <= 3 * np.abs(theirs - exact)[mask].max()
+    check_logits_against_torch(torch_model(), tmp_path / "theirs", OURS)
 
 
 @pytest.mark.parametrize("types", [0, 1, 2])

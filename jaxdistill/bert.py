@@ -258,14 +258,16 @@ ROWS = 2
 """Rows that `predict` takes at a time on a CPU: 32 at once ran at a fifth of the speed (docs/benchmarks.md)."""
 
 
-def predict(config: BertConfig, params: dict, ids: Array, mask: Array, positions: Array) -> Array:
+def predict(
+    config: BertConfig, params: dict, ids: Array, mask: Array, positions: Array, types: Array | None = None
+) -> Array:
     """Scores of every row of the word table at positions [batch, predictions]: float32 [batch, predictions, vocab]."""
 
     def scores(rows):
-        outputs = Bert(config).apply({"params": params}, rows[0], rows[1], positions=rows[2])
+        outputs = Bert(config).apply({"params": params}, rows[0], rows[1], positions=rows[2], types=rows[3])
         return logits(outputs.predictions, params["embeddings"]["word"], params["mlm"]["bias"])
 
-    given = (ids, mask, positions)
+    given = (ids, mask, positions, types)
     if jax.default_backend() != "cpu" or jax.device_count() > 1 or len(ids) % ROWS:
         return scores(given)
     found = jax.lax.map(scores, jax.tree.map(lambda x: x.reshape(-1, ROWS, *x.shape[1:]), given))

@@ -29,7 +29,10 @@ class Outputs(NamedTuple):
       embeddings: output of the embedding layer, [batch, length, hidden].
       hidden: hidden states of every layer, [layers, batch, length, hidden].
       scores: attention scores QKᵀ/√d before mask and softmax, [layers, batch, heads, length, length], float32.
-      pooled: tanh of the pooler, [batch, hidden].
+      first: hidden states of [CLS] in every layer, [layers, batch, hidden].
+      pooled: the pooler's, [batch, hidden].
+      classes: scores of the classifier's classes, [batch, classes], float32.
+      spans: scores of an answer's start and end at every position, [batch, length, 2], float32.
       predictions: the MLM transform at the positions asked for, [batch, predictions, hidden].
       transformed: the MLM transform everywhere, [batch, length, hidden].
       top: what a cache has in the place of logits: the best pieces, [batch, length or predictions, k].
@@ -40,7 +43,10 @@ class Outputs(NamedTuple):
     embeddings: Array
     hidden: Array | None = None
     scores: Array | None = None
+    first: Array | None = None
     pooled: Array | None = None
+    classes: Array | None = None
+    spans: Array | None = None
     predictions: Array | None = None
     transformed: Array | None = None
     top: Array | None = None
@@ -57,8 +63,8 @@ AXES = (
     (r"layers/ffn_out/kernel", ("layers", "ffn", "hidden")),
     (r"layers/.*/(bias|scale)", ("layers", "hidden")),
     (r"(mlm/transform|pooler)/kernel", ("hidden", "hidden")),
-    (r"nsp/kernel", ("hidden", "sentence")),
-    (r"nsp/bias", ("sentence",)),
+    (r"(nsp|classifier|spans)/kernel", ("hidden", "classes")),
+    (r"(nsp|classifier|spans)/bias", ("classes",)),
     (r"mlm/bias", ("vocab",)),
     (r".*/(bias|scale)", ("hidden",)),
 )
@@ -119,8 +125,7 @@ def logits(predictions: Array, table: Array, bias: Array) -> Array:
 
 class _Layer(nn.Module):
     config: BertConfig
-    want_hidden: bool
-    want_scores: bool
+    want: frozenset[str]
 
     @nn.compact
     def __call__(self, hidden, index, mask, seeds):
@@ -146,8 +151,11 @@ class _Layer(nn.Module):
         inner = gelu(dense(config.ffn, name="ffn_in")(hidden))
         outer = dropout(dense(config.hidden, name="ffn_out")(inner), seeds, 3 * index + 3, config.dropout)
         hidden = _norm(config, "ffn_norm")(hidden + outer).astype(dtype)
-        return hidden, (hidden if self.want_hidden else None, scores if self.want_scores else None)
+        kept = {"hidden": hidden, "first": hidden[:, 0], "scores": scores}
+        return hidden, {name: value for name, value in kept.items() if name in self.want}
 
+
+_POOLING = {"tanh": jnp.tanh, "relu": nn.relu, "tanh-relu": lambda x: nn.relu(jnp.tanh(x))}
 
 DEVIATION = 0.02
 """Standard deviation of tables and kernels at a random start (Devlin et al.)."""
@@ -214,8 +222,8 @@ class Bert(nn.Module):
           words: vectors that take the place of the rows of the word table, [batch, length, hidden].
           positions: where to run the MLM transform, int32 [batch, predictions]; needs `config.mlm`.
           dropout_seeds: `dropout.row_seeds`, uint32 [batch]; None runs without dropout.
-          want: of `hidden`, `scores` and `transformed` (needs `config.mlm`), what the outputs hold;
-            `last`, `embeddings` and `predictions` they hold anyway.
+          want: of `hidden`, `first`, `scores` and `transformed` (needs `config.mlm`), what the outputs hold; the others
+            they hold anyway, where the model has the head.
 
         Raises:
           UserError: the input is longer than the position table, or scores are wanted from fused attention.
@@ -234,15 +242,19 @@ class Bert(nn.Module):
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=config.layers,
             unroll=self.unroll,
-        )(config, "hidden" in want, "scores" in want, name="layers")
-        last, (hidden, scores) = layers(embedded, jnp.arange(config.layers, dtype=jnp.uint32), mask, dropout_seeds)
-        pooled = predictions = None
+        )(config, want, name="layers")
+        last, kept = layers(embedded, jnp.arange(config.layers, dtype=jnp.uint32), mask, dropout_seeds)
+        pooled = classes = spans = predictions = transformed = None
+        dense = functools.partial(nn.Dense, dtype=jnp.dtype(config.dtype), kernel_init=_initializer)
         if config.pooler:
-            dense = functools.partial(nn.Dense, dtype=jnp.dtype(config.dtype), kernel_init=_initializer)
-            pooled = jnp.tanh(dense(config.hidden, name="pooler")(last[:, 0]))
+            pooled = _POOLING[config.pooling](dense(config.hidden, name="pooler")(last[:, 0]))
             if config.nsp and self.is_initializing():
                 dense(2, name="nsp")(pooled)
-        transformed = None
+        if config.classifier:
+            given = dropout(pooled, dropout_seeds, 3 * config.layers + 1, config.dropout)
+            classes = dense(len(config.classifier), name="classifier")(given).astype(jnp.float32)
+        if config.spans:
+            spans = dense(2, name="spans")(last).astype(jnp.float32)
         if config.mlm and (positions is not None or "transformed" in want or self.is_initializing()):
             head = _MaskedLM(config, name="mlm")
             places = jnp.zeros((ids.shape[0], 1), jnp.int32) if positions is None else positions
@@ -251,7 +263,16 @@ class Bert(nn.Module):
                 predictions = jnp.take_along_axis(transformed, places[:, :, None], axis=1)
             else:
                 predictions = head(jnp.take_along_axis(last, places[:, :, None], axis=1))
-        return Outputs(last, embedded, hidden, scores, pooled, predictions, transformed)
+        return Outputs(
+            last,
+            embedded,
+            **kept,
+            pooled=pooled,
+            classes=classes,
+            spans=spans,
+            predictions=predictions,
+            transformed=transformed,
+        )
 
 
 ROWS = 2
@@ -305,4 +326,5 @@ def flops(config: BertConfig, length: int, predictions: int, vocab: int | None =
     d, f = config.hidden, config.ffn
     layer = length * (8 * d * d + 4 * d * f) + 4 * length * length * d
     head = predictions * (2 * d * d + 2 * d * (config.vocab if vocab is None else vocab)) if config.mlm else 0
-    return config.layers * layer + head + (2 * d * d if config.pooler else 0)
+    tops = 2 * d * (d * config.pooler + len(config.classifier) + 2 * length * config.spans)
+    return config.layers * layer + head + tops

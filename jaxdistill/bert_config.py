@@ -20,6 +20,9 @@ class BertConfig:
       mlm: has a masked-LM head (transform, bias; the decoder is the word table).
       pooler: has a pooler over [CLS].
       nsp: has a next-sentence head (needs the pooler).
+      pooling: what the pooler ends with: `tanh` as BERT, `relu` as DistilBERT, or `tanh-relu` as TinyBERT's classifier.
+      classifier: names of the classes that a head over the pooler tells apart; one name is a score; none is no head.
+      spans: has a head that says where an answer starts and ends.
       dropout: rate on embeddings and sub-layer outputs.
       attention_dropout: rate on attention probabilities.
       eps: added to the variance in every LayerNorm.
@@ -40,6 +43,9 @@ class BertConfig:
     mlm: bool = True
     pooler: bool = False
     nsp: bool = False
+    pooling: str = "tanh"
+    classifier: tuple[str, ...] = ()
+    spans: bool = False
     dropout: float = 0.1
     attention_dropout: float = 0.1
     eps: float = 1e-12
@@ -63,5 +69,10 @@ class BertConfig:
             raise UserError("fused attention has no dropout: set attention_dropout to 0, or attention to plain")
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f"dtype={self.dtype!r}: choose float32 or bfloat16")
-        if self.nsp and not self.pooler:
-            raise UserError("a next-sentence head reads the pooler: set pooler=True too")
+        object.__setattr__(self, "classifier", tuple(self.classifier))
+        if (self.nsp or self.classifier) and not self.pooler:
+            raise UserError("a next-sentence head and a classifier read the pooler: set pooler=True too")
+        if self.pooling not in ("tanh", "relu", "tanh-relu"):
+            raise UserError(f"pooling={self.pooling!r}: choose tanh, relu or tanh-relu")
+        if len(set(self.classifier)) < len(self.classifier):
+            raise UserError(f"a classifier of {', '.join(self.classifier)}: a class is named twice")

@@ -31,7 +31,7 @@ class Pretrained:
       source: the folder or hub id that was asked for.
       revision: the hub's commit, or None for a folder.
       set_aside: the folder's tensors that were knowingly not used.
-      fresh: heads (`mlm`, `pooler`, `nsp`) that the folder lacks and that start at random.
+      fresh: heads (`mlm`, `pooler`, `nsp`, `classifier`, `spans`) that the folder lacks and that start at random.
     """
 
     config: BertConfig
@@ -54,7 +54,23 @@ def read_config(source: str | os.PathLike, *, revision: str | None = None) -> Be
       UserError: it can't be found, or it is a BERT that we can't honour.
     """
     folder, _ = hf_files.locate(source, revision, ["config.json"])
-    config, _ = hf_names.parse_config(folder / "config.json", mlm=True, pooler=False)
+    config, _ = hf_names.parse_config(folder / "config.json", mlm=True)
+    return config
+
+
+def read_task_config(source: str | os.PathLike, *, revision: str | None = None) -> BertConfig:
+    """The shape of a fine-tuned model, with the head of its task; its weights are not looked at.
+
+    Args:
+      source: a folder or a hub id.
+      revision: the hub's branch, tag or commit.
+
+    Raises:
+      UserError: it can't be found, is not fine-tuned for classes, a score or spans, or we can't honour it.
+    """
+    folder, _ = hf_files.locate(source, revision, ["config.json"])
+    path = folder / "config.json"
+    config, _ = hf_names.parse_config(path, **hf_names.parse_task_heads(path))
     return config
 
 
@@ -72,11 +88,9 @@ def read_hf(
     source: str | os.PathLike,
     *,
     revision: str | None = None,
-    mlm: bool = True,
-    pooler: bool = False,
-    nsp: bool = False,
     fresh_heads: bool = True,
     seed: int = 0,
+    **heads: Any,
 ) -> Pretrained:
     """Reads a BERT or DistilBERT from a folder or the hub; every tensor is accounted for by name.
 
@@ -87,11 +101,10 @@ def read_hf(
     Args:
       source: a folder or a hub id.
       revision: the hub's branch, tag or commit.
-      mlm: read the masked-LM head.
-      pooler: read the pooler.
-      nsp: read the next-sentence head.
       fresh_heads: a head asked for that is absent starts at random; False raises.
       seed: of the heads that start at random.
+      heads: those to read, as `BertConfig` has them: `mlm` (True when left out), `pooler`, `pooling`, `nsp`,
+        `classifier`, `spans`. A classifier of other classes than those asked for is absent.
 
     Raises:
       UserError: it can't be found or honoured; a tensor is missing, unknown, of another shape or type, not finite, or
@@ -99,7 +112,7 @@ def read_hf(
     """
     wanted = ["config.json", hf_files.WEIGHTS, hf_files.INDEX, hf_files.SHARDS, *hf_files.TOKENIZER_FILES]
     folder, commit = hf_files.locate(source, revision, wanted)
-    config, family = hf_names.parse_config(folder / "config.json", mlm, pooler, nsp)
+    config, family = hf_names.parse_config(folder / "config.json", **heads)
     stored: dict[str, hf_files.Stored] = {}
     for tensor in hf_files.tensors(folder, source):
         name = hf_names.canonical(tensor.name, family)
@@ -109,6 +122,8 @@ def read_hf(
     for copy, ours in family.copies.items():
         if family.names[ours] not in stored and copy in stored:
             stored[family.names[ours]] = stored.pop(copy)
+    if config.classifier and not _same_classes(folder, config):
+        stored = {name: tensor for name, tensor in stored.items() if not name.startswith("classifier.")}
     fresh = tuple(
         head
         for head in BERT.heads
@@ -116,13 +131,22 @@ def read_hf(
         and not (head in family.heads and any(name.startswith(family.heads[head]) for name in stored))
     )
     if fresh and not fresh_heads:
-        raise UserError(f"{source} has no {' and no '.join(fresh)} head")
+        names = f" of {', '.join(config.classifier)}" if "classifier" in fresh else ""
+        raise UserError(f"{source} has no {' and no '.join(fresh)} head{names}")
     expected = hf_names.expected(config, family, fresh)
     aside = _check_names(source, config, family, expected, stored)
     params = tree.unflatten(_load(source, config, family, expected, stored))
     if fresh:
         params |= _fresh(config, fresh, seed)
     return Pretrained(config, params, _vocabulary(folder, config), os.fspath(source), commit, aside, fresh)
+
+
+def _same_classes(folder: pathlib.Path, config: BertConfig) -> bool:
+    """Whether a folder's classifier, if it has one, is of the classes of `config`."""
+    try:
+        return hf_names.parse_task_heads(folder / "config.json").get("classifier") == config.classifier
+    except UserError:
+        return False
 
 
 def _fresh(config: BertConfig, heads: Sequence[str], seed: int) -> dict[str, Any]:
@@ -207,10 +231,10 @@ def write_hf(
     """Writes a folder that `transformers` loads: weights, config, tokenizer and model card; it appears whole or not.
 
     Names, shapes and types are those of `save_pretrained` (tied weights once): of `BertForMaskedLM`, with the pooler's
-    beside them if there is one; of `BertForPreTraining` with a next-sentence head; of `BertModel` without an MLM head.
-    A model without token types is written as `DistilBertForMaskedLM` or `DistilBertModel`. These have neither a pooler
-    nor another `eps` than 1e-12: a model without token types that has is written as a BERT with a table of two zero
-    rows, which adds nothing (and reads back as `types` 2).
+    beside them if there is one; of `BertForPreTraining`, `BertForSequenceClassification` or `BertForQuestionAnswering`
+    with their heads; of `BertModel` without a head. A model without token types is written as a DistilBERT. These have
+    no pooler but a classifier's, and no other `eps` than 1e-12: a model without token types that has is written as a
+    BERT with a table of two zero rows, which adds nothing (and reads back as `types` 2).
 
     Args:
       folder: where; an older export of ours is replaced.
@@ -278,6 +302,6 @@ def _arrays(config: BertConfig, params: tree.Tree, dtype: str) -> dict[str, np.n
             arrays[name] = np.ascontiguousarray(part.T if ours.endswith("/kernel") else part)
     if not config.types and "embeddings/type" in family.names:
         arrays[family.names["embeddings/type"]] = np.zeros((2, config.hidden), dtype)
-    if not (config.mlm or config.nsp):
+    if family.architecture(config).endswith("Model"):
         arrays = {name.removeprefix(family.prefix): value for name, value in arrays.items()}
     return arrays

@@ -1,8 +1,8 @@
 """The models of `transformers` that are read and written: BERT, and DistilBERT, without token types or pooler.
 
-Each of our parameters has the name of `BertForMaskedLM`'s (`BertForPreTraining`'s, for pooler and next-sentence head)
-or of `DistilBertForMaskedLM`'s. Kernels are (in, out) here and (out, in) there; layers are stacked here and numbered
-there.
+Each of our parameters has the name of `BertForMaskedLM`'s or `DistilBertForMaskedLM`'s, or of the class with its head
+(`ForPreTraining`, `ForSequenceClassification`, `ForQuestionAnswering`). Kernels are (in, out) here and (out, in) there;
+layers are stacked here and numbered there.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxdistill.bert import BertConfig
+from jaxdistill.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +58,31 @@ class Family:
 
     def architecture(self, config: BertConfig) -> str:
         """The class of `transformers` whose folder a model is written as."""
-        return self.stem + ("ForPreTraining" if config.nsp else "ForMaskedLM" if config.mlm else "Model")
+        heads = {"nsp": "PreTraining", "mlm": "MaskedLM", "classifier": CLASSIFIER, "spans": SPANS}
+        return self.stem + next((f"For{name}" for head, name in heads.items() if getattr(config, head)), "Model")
+
+
+CLASSIFIER, SPANS = "SequenceClassification", "QuestionAnswering"
+"""How the classes with these heads end."""
 
 
 def family_of(config: BertConfig) -> Family:
-    """The family that a model is written as: DistilBERT where it can express the model, else BERT."""
-    other = config.pooler or any(getattr(config, name) != value for name, value in DISTILBERT.always.items())
-    return BERT if other else DISTILBERT
+    """The family that a model is written as: DistilBERT where it can express the model, else BERT.
+
+    A DistilBERT has a pooler below its classifier only, and it ends with a relu; a BERT's ends with a tanh.
+
+    Raises:
+      UserError: neither can.
+    """
+    pooled = not config.pooler or (bool(config.classifier) and config.pooling == "relu")
+    if pooled and all(getattr(config, name) == value for name, value in DISTILBERT.always.items()):
+        return DISTILBERT
+    if config.pooler and config.pooling != "tanh":
+        raise UserError(
+            f"`transformers` has no {(config.types and 'BERT') or 'DistilBERT'} whose pooler ends with "
+            f"{config.pooling}: train it with pooling {'tanh' if config.types else 'relu'} to export it"
+        )
+    return BERT
 
 
 def _names(tables: Mapping[str, str], modules: Mapping[str, str]) -> dict[str, str]:
@@ -98,10 +117,18 @@ BERT = Family(
             "mlm/transform": "cls.predictions.transform.dense",
             "mlm/norm": "cls.predictions.transform.LayerNorm",
             "nsp": "cls.seq_relationship",
+            "classifier": "classifier",
+            "spans": "qa_outputs",
         },
     ),
     copies={"cls.predictions.decoder.weight": "embeddings/word", "cls.predictions.decoder.bias": "mlm/bias"},
-    heads={"mlm": "cls.predictions.", "pooler": "bert.pooler.", "nsp": "cls.seq_relationship."},
+    heads={
+        "mlm": "cls.predictions.",
+        "pooler": "bert.pooler.",
+        "nsp": "cls.seq_relationship.",
+        "classifier": "classifier.",
+        "spans": "qa_outputs.",
+    },
     sizes={
         "vocab": "vocab_size",
         "hidden": "hidden_size",
@@ -147,10 +174,13 @@ DISTILBERT = Family(
             "layers/ffn_norm": "distilbert.transformer.layer.{}.output_layer_norm",
             "mlm/transform": "vocab_transform",
             "mlm/norm": "vocab_layer_norm",
+            "pooler": "pre_classifier",
+            "classifier": "classifier",
+            "spans": "qa_outputs",
         },
     ),
     copies={"vocab_projector.weight": "embeddings/word"},
-    heads={"mlm": "vocab_"},
+    heads={"mlm": "vocab_", "pooler": "pre_classifier.", "classifier": "classifier.", "spans": "qa_outputs."},
     sizes={
         "vocab": "vocab_size",
         "hidden": "dim",

@@ -12,14 +12,17 @@ from jaxdistill.bert import BertConfig
 from jaxdistill.data.vocab import Vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.files import read_json
-from jaxdistill.hf_families import FAMILIES, Family, family_of
+from jaxdistill.hf_families import CLASSIFIER, FAMILIES, SPANS, Family, family_of
+
+SCORE = "score"
+"""The name of the only class of a classifier that gives a score."""
 
 MARK = "jaxdistill_version"
 """The key by which a config.json says that it is an export of ours."""
 
 
-def parse_config(path: pathlib.Path, mlm: bool, pooler: bool, nsp: bool = False) -> tuple[BertConfig, Family]:
-    """The shape that a `config.json` describes, with the heads asked for, and its family.
+def parse_config(path: pathlib.Path, **heads: Any) -> tuple[BertConfig, Family]:
+    """The shape that a `config.json` describes, with the heads asked for as `BertConfig` has them, and its family.
 
     Raises:
       UserError: it is not one, or describes a model that we can't honour.
@@ -49,9 +52,32 @@ def parse_config(path: pathlib.Path, mlm: bool, pooler: bool, nsp: bool = False)
             raise UserError(f"{path}: {family.rates[ours][0]} is {rate!r}, which is not a number from 0 to 1")
     sizes = {ours: content[key] for ours, key in family.sizes.items()}
     try:
-        return BertConfig(**sizes, **rates, **family.always, mlm=mlm, pooler=pooler, nsp=nsp), family
+        return BertConfig(**sizes, **rates, **family.always, **heads), family
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def parse_task_heads(path: pathlib.Path) -> dict[str, Any]:
+    """The heads of the fine-tuned model that a `config.json` describes, as `BertConfig` has them.
+
+    Raises:
+      UserError: it says nothing of a classifier or of spans, or names its classes badly.
+    """
+    content = read_json(path)
+    classes = content.get("architectures") or [""]
+    if str(classes[0]).endswith(SPANS):
+        return {"mlm": False, "spans": True}
+    if not str(classes[0]).endswith(CLASSIFIER):
+        raise UserError(
+            f"{path} is of {classes[0] or 'no class'}: a fine-tuned one ends with {CLASSIFIER} or {SPANS}. "
+            "Fine-tune it first, with `jaxdistill finetune`"
+        )
+    names = content.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    if not isinstance(names, dict) or set(names) != {str(number) for number in range(len(names))}:
+        raise UserError(f"{path}: id2label is {names!r}; it must name every class from 0 on")
+    pooling = "relu" if content.get("model_type") == "distilbert" else "tanh"
+    labels = tuple(names[str(number)] for number in range(len(names)))
+    return {"mlm": False, "pooler": True, "pooling": pooling, "classifier": labels if len(labels) > 1 else (SCORE,)}
 
 
 class Expected(NamedTuple):
@@ -100,4 +126,8 @@ def config_json(config: BertConfig, vocabulary: Vocabulary | None, dtype: str) -
         "eos_token_id": None,
         MARK: jaxdistill.__version__,
     }
+    if config.classifier:
+        names = config.classifier if len(config.classifier) > 1 else ("LABEL_0",)  # as `transformers` names a score
+        content["id2label"] = {str(number): name for number, name in enumerate(names)}
+        content["label2id"] = {name: number for number, name in enumerate(names)}
     return dict(sorted(content.items()))

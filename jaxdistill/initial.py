@@ -126,8 +126,8 @@ class FromHuggingFace:
         """
         self.check(config)
         seed = int(jax.random.bits(key, dtype=jnp.uint32))
-        heads = {"mlm": config.mlm, "pooler": config.pooler, "fresh_heads": not self.whole}
-        found = read_hf(self.source, revision=self.revision, seed=seed, **heads)
+        heads = {name: getattr(config, name) for name in ("mlm", "pooler", "pooling", "classifier", "spans")}
+        found = read_hf(self.source, revision=self.revision, seed=seed, fresh_heads=not self.whole, **heads)
         if found.fresh:
             heads = " and ".join(found.fresh)
             warnings.warn(f"{self.source} has no weights for {heads}: fresh ones start at random", stacklevel=2)

@@ -85,17 +85,18 @@ def torch_bert(config: BertConfig, params: dict) -> transformers.BertForPreTrain
 def test_outputs_have_their_shapes_and_types():
     ids, mask = batch(SMALL)
     positions = np.zeros((4, 5), np.int32)
-    outputs = run(SMALL, random_params(SMALL), ids, mask, positions=positions, want=frozenset({"hidden", "scores"}))
+    outputs = run(SMALL, random_params(SMALL), ids, mask, positions=positions, want=frozenset({"hidden", "first", "scores"}))
     assert {name: None if value is None else value.shape for name, value in outputs._asdict().items()} == {
         "last": (4, 16, 24),
         "embeddings": (4, 16, 24),
         "hidden": (3, 4, 16, 24),
+        "first": (3, 4, 24),
         "scores": (3, 4, 4, 16, 16),
         "pooled": (4, 24),
         "predictions": (4, 5, 24),
-        **dict.fromkeys(("transformed", "top", "chances")),
+        **dict.fromkeys(("classes", "spans", "transformed", "top", "chances")),
     }
-    assert np.array_equal(outputs.hidden[-1], outputs.last)
+    assert np.array_equal(outputs.hidden[-1], outputs.last) and np.array_equal(outputs.first, outputs.hidden[:, :, 0])
     bare = run(dataclasses.replace(SMALL, pooler=False), random_params(SMALL), ids, mask)
     assert bare.hidden is bare.scores is bare.pooled is bare.predictions is None
 
@@ -116,8 +117,8 @@ def test_the_parameter_count_of_bert_base():
 
 
 def test_axes_name_every_dimension_of_every_parameter():
-    config = dataclasses.replace(SMALL, nsp=True)
-    sizes = dataclasses.asdict(config) | {"sentence": 2}
+    config = dataclasses.replace(SMALL, nsp=True, classifier=("no", "yes"), spans=True)
+    sizes = dataclasses.asdict(config) | {"classes": 2}
     for name, leaf in tree.flatten(bert.shapes(config)).items():
         assert leaf.shape == tuple(sizes[axis] for axis in tree.first_match(bert.AXES, name)), name
 

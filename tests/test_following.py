@@ -36,6 +36,7 @@ def outputs(config, seed):
         last=hidden[-1],
         embeddings=drawn(seed + 1, *body),
         hidden=hidden,
+        first=hidden[:, :, 0],
         scores=drawn(seed + 2, config.layers, ROWS, HEADS, LENGTH, LENGTH),
         predictions=drawn(seed + 3, ROWS, 2, config.hidden),
         transformed=drawn(seed + 4, *body),
@@ -377,7 +378,7 @@ def test_padding_and_the_order_of_rows_change_nothing(term):
     moved = {
         name: Outputs(
             **{
-                part: value[:, order] if part in ("hidden", "scores") else value[order]
+                part: value[:, order] if part in ("hidden", "first", "scores") else value[order]
                 for part, value in found._asdict().items()
                 if value is not None
             }

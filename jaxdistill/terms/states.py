@@ -142,8 +142,8 @@ class Patience(Following):
             raise UserError("patience compares all layers of the student but its last: give it 2 layers at least")
 
     def want(self) -> dict[str, frozenset[str]]:
-        """The hidden states of every layer."""
-        return self.wants("hidden")
+        """The [CLS] states of every layer."""
+        return self.wants("first")
 
     def count(self, batch: Tree) -> Array:
         """Examples in the batch."""
@@ -151,9 +151,9 @@ class Patience(Following):
 
     def __call__(self, params: Tree, outputs: Outputs, batch: Tree, bridge: Tree) -> Sums:
         """The summed squares."""
-        teacher, student = outputs[self.teacher].hidden, outputs[self.student].hidden
+        teacher, student = outputs[self.teacher].first, outputs[self.student].first
         chosen = jnp.asarray(self._map(len(teacher), len(student)))
-        target, states = (x[:, :, 0].astype(jnp.float32) for x in (teacher[chosen], student[:-1]))
+        target, states = (x.astype(jnp.float32) for x in (teacher[chosen], student[:-1]))
         if self.normalised:
             target, states = losses.unit(target), losses.unit(states)
         squares = jnp.sum(jnp.square(states - jax.lax.stop_gradient(target)), axis=(0, 2))

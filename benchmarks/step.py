@@ -58,7 +58,7 @@ def real_batch(options: argparse.Namespace) -> dict:
     from jaxdistill.data.masking import Masking
     from jaxdistill.data.views import View
     from jaxdistill.experiment import Data
-    from jaxdistill.inputs import make_batches, read_inputs, read_vocabularies
+    from jaxdistill.inputs import open_inputs
 
     data = Data(
         corpus=options.corpus,
@@ -68,9 +68,9 @@ def real_batch(options: argparse.Namespace) -> dict:
         length=options.length,
         masking=Masking(predictions=options.predictions),
     )
-    vocabularies = read_vocabularies(data)
-    options.teacher_vocab, options.student_vocab = vocabularies["teacher"].size, vocabularies["student"].size
-    return make_batches(data, read_inputs(data.corpus, vocabularies, data.length), seed=0)(0)
+    inputs = open_inputs(data)
+    options.teacher_vocab, options.student_vocab = (inputs.vocabularies[name].size for name in ("teacher", "student"))
+    return inputs.batches(data, seed=0)(0)
 
 
 def write_start(options: argparse.Namespace, folder: pathlib.Path) -> dict:

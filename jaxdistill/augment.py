@@ -6,6 +6,7 @@ of its nearest in GloVe. Stop-words and what is not spelt with the 26 letters st
 each distinct text, and draws are hashes, so the same seed gives the same copies.
 """
 
+import array
 import dataclasses
 import functools
 import hashlib
@@ -74,7 +75,7 @@ def is_replaced(word: str) -> bool:
 def find_places(vocabulary: Vocabulary, texts: Sequence[str]) -> Places:
     """Finds the words of texts that may be replaced."""
     tokenizer, words_of = vocabulary.word_tokenizer(), split(vocabulary)
-    pieces, places, several = [], [], {}
+    pieces, places, several = [], array.array("q"), {}
     for start in range(0, len(texts), _TEXTS):
         block = texts[start : start + _TEXTS]
         for text, found in zip(block, tokenizer.encode_batch(block, add_special_tokens=False), strict=True):
@@ -83,8 +84,8 @@ def find_places(vocabulary: Vocabulary, texts: Sequence[str]) -> Places:
             firsts = np.cumsum(sizes) - sizes
             for number in filter(lambda number: is_replaced(words[number]), range(len(words))):
                 if sizes[number] > 1:
-                    several[len(places)] = words[number]
-                places.append((len(pieces), number, firsts[number] if sizes[number] == 1 else -1))
+                    several[len(places) // 3] = words[number]
+                places.extend((len(pieces), number, firsts[number] if sizes[number] == 1 else -1))
             pieces.append(np.array(found.ids, np.int32))
     return Places(pieces, *np.array(places, np.int64).reshape(-1, 3).T, several)
 

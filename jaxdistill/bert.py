@@ -276,7 +276,7 @@ class Bert(nn.Module):
 
 
 ROWS = 2
-"""Rows that `predict` takes at a time on a CPU: 32 at once ran at a fifth of the speed (docs/benchmarks.md)."""
+"""Rows that `predict` and `judge` take at a time on a CPU: 32 ran at a fifth of the speed (docs/benchmarks.md)."""
 
 
 def predict(
@@ -288,11 +288,25 @@ def predict(
         outputs = Bert(config).apply({"params": params}, rows[0], rows[1], positions=rows[2], types=rows[3])
         return logits(outputs.predictions, params["embeddings"]["word"], params["mlm"]["bias"])
 
-    given = (ids, mask, positions, types)
-    if jax.default_backend() != "cpu" or jax.device_count() > 1 or len(ids) % ROWS:
-        return scores(given)
-    found = jax.lax.map(scores, jax.tree.map(lambda x: x.reshape(-1, ROWS, *x.shape[1:]), given))
-    return found.reshape(len(ids), *found.shape[2:])
+    return _some_rows_at_a_time(scores, (ids, mask, positions, types))
+
+
+def judge(config: BertConfig, params: dict, ids: Array, mask: Array, types: Array) -> Array:
+    """What the head of a task says: float32 [batch, classes], or of spans [batch, length, 2]."""
+
+    def scores(rows):
+        outputs = Bert(config).apply({"params": params}, rows[0], rows[1], types=rows[2])
+        return outputs.spans if config.spans else outputs.classes
+
+    return _some_rows_at_a_time(scores, (ids, mask, types))
+
+
+def _some_rows_at_a_time(function, rows: tuple[Array, ...]) -> Array:
+    count = len(rows[0])
+    if jax.default_backend() != "cpu" or jax.device_count() > 1 or count % ROWS:
+        return function(rows)
+    found = jax.lax.map(function, jax.tree.map(lambda x: x.reshape(-1, ROWS, *x.shape[1:]), rows))
+    return found.reshape(count, *found.shape[2:])
 
 
 def init(config: BertConfig, key: Array) -> dict:

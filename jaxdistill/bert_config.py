@@ -4,6 +4,9 @@ import dataclasses
 
 from jaxdistill.errors import UserError
 
+SCORE = "score"
+"""The name of the only class of a classifier that gives a score."""
+
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:

@@ -22,7 +22,7 @@ from jaxdistill import files, manifest, tree
 from jaxdistill import step as steps
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment
-from jaxdistill.inputs import Inputs, make_batches, read_inputs, read_vocabularies
+from jaxdistill.inputs import Inputs, open_inputs
 from jaxdistill.terms import SoftTargets
 
 NAME = "cache.json"
@@ -95,11 +95,11 @@ def build(experiment: Experiment, out: str | os.PathLike, top: int = 8, progress
     _check_top(experiment, top)
     starts = {role: start.pin(None) for role, start in experiment.start.items()}
     experiment = dataclasses.replace(experiment, start=starts)
-    inputs = read_inputs(experiment.data.corpus, read_vocabularies(experiment.data), experiment.data.length)
+    inputs = open_inputs(experiment.data)
     key, count = contents(experiment, inputs, top), len(inputs.windows)
     part = out.with_name(f".{out.name}.part")
     done = _resumed(part, key)
-    batches = make_batches(experiment.data, inputs, experiment.seed)
+    batches = inputs.batches(experiment.data, experiment.seed)
     compute = _computer(experiment, top)
     arrays: dict[str, np.memmap] = {}
     with tqdm.tqdm(total=count, initial=done, unit="window", disable=None if progress else True) as bar:

@@ -78,9 +78,9 @@ def _train(arguments: Sequence[str]) -> None:
     if result.stopped == "SIGINT":
         raise KeyboardInterrupt
     if result.scores:
-        from jaxdistill.report import score_table
+        from jaxdistill.report import run_table
 
-        print(score_table(result.scores))
+        print(run_table(result.scores))
 
 
 def _cache(arguments: Sequence[str]) -> None:

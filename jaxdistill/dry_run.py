@@ -10,7 +10,7 @@ from jaxdistill import step as steps
 from jaxdistill.cache import open_cache
 from jaxdistill.experiment import Experiment
 from jaxdistill.initial import Random
-from jaxdistill.inputs import make_batches, read_inputs, read_vocabularies
+from jaxdistill.inputs import open_inputs
 from jaxdistill.resolve import describe, resolve
 
 MIB = 2**20
@@ -26,9 +26,9 @@ def dry_run(experiment: Experiment, workdir: str | os.PathLike) -> list[str]:
     Raises:
       UserError: the experiment could not run.
     """
-    inputs = read_inputs(experiment.data.corpus, read_vocabularies(experiment.data), experiment.data.length)
+    inputs = open_inputs(experiment.data)
     mesh = sharding.make_mesh(experiment.run.fsdp, experiment.run.devices)
-    batches = make_batches(experiment.data, inputs, experiment.seed)
+    batches = inputs.batches(experiment.data, experiment.seed)
     experiment, _, _ = resolve(experiment, inputs, mesh, workdir, manifest.read_manifest(workdir))
     if experiment.data.cache:
         batches = dataclasses.replace(batches, computed=open_cache(experiment, inputs))
@@ -47,7 +47,7 @@ def dry_run(experiment: Experiment, workdir: str | os.PathLike) -> list[str]:
             f"  bytes per device: state and batch {memory.argument_size_in_bytes / MIB:,.1f} MiB, activations and "
             f"gradients {memory.temp_size_in_bytes / MIB:,.1f} MiB"
         )
-    epochs = experiment.steps * experiment.data.batch / len(inputs.windows)
+    epochs = experiment.steps * experiment.data.batch / len(inputs)
     lines.append(
         f"  the whole run: {experiment.steps * steps.flops_per_step(experiment):.3g} FLOP, "
         f"{experiment.steps * experiment.data.batch * experiment.data.length:,} positions, {epochs:.2f} epochs"

@@ -44,6 +44,72 @@ class Data:
     held_out: str = ""
     cache: str = ""
 
+    @property
+    def predictions(self) -> int:
+        """Masked positions in a row, at most."""
+        return self.masking.predictions
+
+    @property
+    def whole_words(self) -> bool:
+        """Whether words are masked whole."""
+        return self.masking.whole_words
+
+    def check(self) -> None:
+        """Raises UserError when rows can't be masked so."""
+        self.masking.check(self.length)
+        self.masking.check_rarity(self.views.values(), self.batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskData:
+    """The examples of a task, which all models read alike.
+
+    Attributes:
+      task: one of `tasks.read.TASKS`, or the path of one's own training file.
+      vocabularies: name → vocab.txt or model folder.
+      views: what is read, by name; a view named after a model is read by that model.
+      batch: rows of the global batch.
+      length: pieces in a row, at most.
+      source: a folder with the task's files; empty for the hub, `tfds` for tensorflow-datasets.
+      columns: of one's own file, `first=...,second=...,label=...`.
+      dev: one's own file to score on.
+      augmented: a folder that `jaxdistill augment` made, to train on.
+      examples: train on so many of the examples only, the first; 0 takes all.
+      scored: score on the dev split at the end.
+      stride: of questions, pieces of the context from one window to the next.
+      max_question: of questions, pieces of the question at most.
+    """
+
+    task: str
+    vocabularies: Mapping[str, str]
+    views: Mapping[str, View]
+    batch: int
+    length: int = 128
+    source: str = ""
+    columns: str = ""
+    dev: str = ""
+    augmented: str = ""
+    examples: int = 0
+    scored: bool = True
+    stride: int = 128
+    max_question: int = 64
+
+    cache = ""
+    predictions = 0
+    whole_words = False
+
+    @property
+    def held_out(self) -> str:
+        """What is scored on; empty for nothing."""
+        return "dev" if self.scored else ""
+
+    def check(self) -> None:
+        """Raises UserError for numbers that make no sense."""
+        if self.length < 3 or self.examples < 0:
+            raise UserError(
+                f"length={self.length}, examples={self.examples}: at least 3 pieces, and 0 examples for all"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -103,7 +169,7 @@ class Experiment:
     """
 
     name: str
-    data: Data
+    data: Data | TaskData
     models: Mapping[str, BertConfig]
     start: Mapping[str, Start]
     terms: Mapping[str, Term]
@@ -129,8 +195,7 @@ class Experiment:
         for view in self.data.views:
             if self.reader(view) not in self.models:
                 raise UserError(f"no model reads the view {view!r}: name it after one of {sorted(self.models)}")
-        self.data.masking.check(self.data.length)
-        self.data.masking.check_rarity(self.data.views.values(), self.data.batch)
+        self.data.check()
         self._check_views()
         models = self.with_views(self.models)
         for name, term in self.terms.items():
@@ -176,7 +241,7 @@ class Experiment:
             if "scores" in wanted and self.models[self.reader(view)].attention == "fused":
                 raise UserError(f"a term asks for the attention scores of {view!r}: set its attention to plain")
         if getattr(term, "align", "pieces") != "pieces":
-            if not self.data.masking.whole_words:
+            if not self.data.whole_words:
                 raise UserError(
                     f"the term {name!r} compares views word by word: both must hide the same words, so mask whole words"
                 )

@@ -104,7 +104,7 @@ def read_hf(
       fresh_heads: a head asked for that is absent starts at random; False raises.
       seed: of the heads that start at random.
       heads: those to read, as `BertConfig` has them: `mlm` (True when left out), `pooler`, `pooling`, `nsp`,
-        `classifier`, `spans`. A classifier of other classes than those asked for is absent.
+        `classifier`, `spans`. A classifier's classes are brought into the order asked for; one of others is absent.
 
     Raises:
       UserError: it can't be found or honoured; a tensor is missing, unknown, of another shape or type, not finite, or
@@ -122,7 +122,8 @@ def read_hf(
     for copy, ours in family.copies.items():
         if family.names[ours] not in stored and copy in stored:
             stored[family.names[ours]] = stored.pop(copy)
-    if config.classifier and not _same_classes(folder, config):
+    classes = _classes(folder) if config.classifier else ()
+    if set(classes) != set(config.classifier):
         stored = {name: tensor for name, tensor in stored.items() if not name.startswith("classifier.")}
     fresh = tuple(
         head
@@ -131,22 +132,27 @@ def read_hf(
         and not (head in family.heads and any(name.startswith(family.heads[head]) for name in stored))
     )
     if fresh and not fresh_heads:
-        names = f" of {', '.join(config.classifier)}" if "classifier" in fresh else ""
-        raise UserError(f"{source} has no {' and no '.join(fresh)} head{names}")
+        names = f" of the classes {', '.join(config.classifier)}" if "classifier" in fresh else ""
+        there = f"; its classes are {', '.join(classes)} (id2label in its config.json)" if names and classes else ""
+        raise UserError(f"{source} has no {' and no '.join(fresh)} head{names}{there}")
     expected = hf_names.expected(config, family, fresh)
     aside = _check_names(source, config, family, expected, stored)
-    params = tree.unflatten(_load(source, config, family, expected, stored))
+    flat = _load(source, config, family, expected, stored)
+    if config.classifier and "classifier" not in fresh:
+        order = [classes.index(name) for name in config.classifier]
+        flat |= {name: flat[name][..., order] for name in ("classifier/kernel", "classifier/bias")}
+    params = tree.unflatten(flat)
     if fresh:
         params |= _fresh(config, fresh, seed)
     return Pretrained(config, params, _vocabulary(folder, config), os.fspath(source), commit, aside, fresh)
 
 
-def _same_classes(folder: pathlib.Path, config: BertConfig) -> bool:
-    """Whether a folder's classifier, if it has one, is of the classes of `config`."""
+def _classes(folder: pathlib.Path) -> tuple[str, ...]:
+    """The classes that a folder's config names; none when it is of no classifier."""
     try:
-        return hf_names.parse_task_heads(folder / "config.json").get("classifier") == config.classifier
+        return hf_names.parse_task_heads(folder / "config.json").get("classifier", ())
     except UserError:
-        return False
+        return ()
 
 
 def _fresh(config: BertConfig, heads: Sequence[str], seed: int) -> dict[str, Any]:

@@ -9,13 +9,11 @@ from typing import Any, NamedTuple
 import jaxdistill
 from jaxdistill import bert, tree
 from jaxdistill.bert import BertConfig
+from jaxdistill.bert_config import SCORE
 from jaxdistill.data.vocab import Vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.files import read_json
 from jaxdistill.hf_families import CLASSIFIER, FAMILIES, SPANS, Family, family_of
-
-SCORE = "score"
-"""The name of the only class of a classifier that gives a score."""
 
 MARK = "jaxdistill_version"
 """The key by which a config.json says that it is an export of ours."""

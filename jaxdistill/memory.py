@@ -23,7 +23,7 @@ def row_bytes(experiment: Experiment) -> int:
     `ffn`, and the scores of each head, which only cuDNN never forms; recomputing and differentiating the rest takes up
     to three times that in float32, for one layer at a time. The MLM head has its scores, as float32 three times over.
     """
-    length, predictions, total = experiment.data.length, experiment.data.masking.predictions, 0
+    length, predictions, total = experiment.data.length, experiment.data.predictions, 0
     for view in experiment.running():
         config = experiment.models[experiment.reader(view)]
         scores = 0 if bert.attention_kernel(config) == "cudnn" else 4 * config.heads * length

@@ -37,6 +37,15 @@ def score_table(scores: Mapping[str, Scores]) -> str:
     return f"{_table(['model', *_SCORES], rows)}\n{note}"
 
 
+def run_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """The scores that a run ended with, of held-out text or of a task: its models, one a line."""
+    first = next(iter(scores.values()))
+    if "piece_accuracy" in first:
+        return score_table({role: Scores(**own) for role, own in scores.items()})
+    rows = [[role, *(f"{own[name]:.4f}" for name in first)] for role, own in scores.items()]
+    return _table(["model", *first], rows)
+
+
 _COMPARED = {
     "model": "step",
     **dict.fromkeys(_SCORES, "") | {_SCORES[0]: "scores"},

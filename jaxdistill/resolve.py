@@ -10,14 +10,19 @@ import jax
 from jaxdistill import bert, manifest, memory
 from jaxdistill import step as steps
 from jaxdistill.chips import matmul_rate
-from jaxdistill.data.corpus import open_corpus
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment
-from jaxdistill.inputs import Inputs
+from jaxdistill.inputs import Inputs, check_held_out
+from jaxdistill.task_inputs import TaskInputs
 
-MAY_CHANGE = frozenset({"run", "data.corpus", "data.held_out", "data.vocabularies"})
-"""Fields that may change when a run continues: how it runs, the text that it is scored on, and paths: of the corpus and
-the vocabularies the contents are compared instead."""
+MAY_CHANGE = frozenset(
+    {
+        "run",
+        *(f"data.{field}" for field in ("corpus", "held_out", "vocabularies", "source", "dev", "augmented", "scored")),
+    }
+)
+"""Fields that may change when a run continues: how it runs, what it is scored on, and paths: of what is read to train
+the contents are compared instead."""
 
 _SHORT = 10.0
 """Seconds of matrix products below which a run's duration is not foretold: compiling takes longer."""
@@ -25,7 +30,7 @@ _SHORT = 10.0
 
 def resolve(
     experiment: Experiment,
-    inputs: Inputs,
+    inputs: Inputs | TaskInputs,
     mesh: jax.sharding.Mesh,
     workdir: str | os.PathLike,
     saved: Mapping[str, Any] | None,
@@ -34,7 +39,7 @@ def resolve(
 
     Args:
       experiment: as the config gave it.
-      inputs: the corpus and vocabularies that it names.
+      inputs: what it reads.
       mesh: the devices.
       workdir: for messages.
       saved: the manifest in the workdir, if there is one; its micro-batch is kept where it divides, and its commits of
@@ -47,8 +52,7 @@ def resolve(
       UserError: vocabularies do not fit the models, the held-out corpus can't be read, the batch does not divide, or
         the saved run is another one.
     """
-    if experiment.data.held_out:
-        open_corpus(experiment.data.held_out)  # now, not after the training
+    check_held_out(experiment.data)
     for name, view in experiment.data.views.items():
         role = experiment.reader(name)
         vocabulary, rows = inputs.vocabularies[view.vocabulary], experiment.models[role].vocab
@@ -67,7 +71,9 @@ def resolve(
     rows = memory.choose_micro_batch(experiment, mesh.size, memory.device_bytes(device), device.platform == "cpu")
     experiment = _with_micro_batch(experiment, rows)
     weights = {role: digest for role, start in starts.items() if (digest := start.contents())}
-    current = manifest.manifest(experiment, _hashes(inputs, weights))
+    current = manifest.manifest(
+        experiment, inputs.hashes() | {f"weights of {role}": found for role, found in weights.items()}
+    )
     paths = {f"start.{role}.{field}" for role in weights for field in ("source", "vocabulary")}
     notes = manifest.check_manifest(workdir, saved, current, MAY_CHANGE | paths) if saved else []
     return experiment, current, [f"note: {line}" for line in notes]
@@ -77,13 +83,7 @@ def _with_micro_batch(experiment: Experiment, rows: int) -> Experiment:
     return dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, micro_batch=rows))
 
 
-def _hashes(inputs: Inputs, weights: Mapping[str, str]) -> dict[str, str]:
-    hashes = {"corpus": inputs.corpus.digest}
-    hashes |= {f"vocabulary of {name}": vocabulary.digest for name, vocabulary in inputs.vocabularies.items()}
-    return hashes | {f"weights of {role}": digest for role, digest in weights.items()}
-
-
-def describe(experiment: Experiment, inputs: Inputs, mesh: jax.sharding.Mesh) -> list[str]:
+def describe(experiment: Experiment, inputs: Inputs | TaskInputs, mesh: jax.sharding.Mesh) -> list[str]:
     """Lines that say what is about to run: models, data, and the work of a step."""
     data, run = experiment.data, experiment.run
     lines = [
@@ -96,13 +96,7 @@ def describe(experiment: Experiment, inputs: Inputs, mesh: jax.sharding.Mesh) ->
             f"{bert.parameter_count(config):,} parameters, {config.attention} attention{kernel} "
             f"(attention dropout {config.attention_dropout:g}), {config.dtype}"
         )
-    for role, view in data.views.items():
-        windows = inputs.windows
-        mixed = f", mixed with {view.mixed_with} at {view.probability:g}" if view.mixed_with else ""
-        lines.append(
-            f"  {role} reads {windows.tokens(view.vocabulary):,} tokens an epoch in {len(windows):,} windows, "
-            f"{windows.padding(view.vocabulary):.1%} padding under its own cut{mixed}"
-        )
+    lines += inputs.describe(data)
     micro, flops, device = run.micro_batch * mesh.size, steps.flops_per_step(experiment), mesh.devices.flat[0]
     lines.append(
         f"  {mesh.size} x {device.device_kind} (data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}), {micro} rows at "

@@ -133,8 +133,9 @@ def forward(
             {"params": params[role]},
             view["ids"],
             view["mask"],
+            types=view.get("types"),
             words=mixed.words(params, view) if mixed else None,
-            positions=view["positions"] if config.mlm else None,
+            positions=view.get("positions") if config.mlm else None,
             dropout_seeds=seeds.get(name),
             want=want,
         )
@@ -314,6 +315,6 @@ def flops_per_step(experiment: Experiment) -> int:
         config, vocab = experiment.models[role], experiment.models[role].vocab
         if data.views[view].mixed_with:
             vocab += experiment.models[experiment.mixed.other].vocab
-        row = bert.flops(config, data.length, data.length if "transformed" in want else data.masking.predictions, vocab)
+        row = bert.flops(config, data.length, data.length if "transformed" in want else data.predictions, vocab)
         total += data.batch * row * (3 if experiment.learns(view) else 1)
     return total

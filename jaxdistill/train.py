@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxdistill import evaluate, files, manifest, sharding, signals
+from jaxdistill import evaluate, evaluate_task, files, manifest, sharding, signals
 from jaxdistill import step as steps
 from jaxdistill.cache import open_cache
 from jaxdistill.checkpoint import Checkpoints, abstract
@@ -23,11 +23,12 @@ from jaxdistill.data.loader import Prefetch, to_global
 from jaxdistill.data.vocab import write_tokenizer
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment
-from jaxdistill.inputs import Inputs, make_batches, read_inputs, read_vocabularies
+from jaxdistill.inputs import Inputs, open_held_out, open_inputs
 from jaxdistill.lock import locked
 from jaxdistill.metrics import MetricsLog, means
 from jaxdistill.progress import Progress
 from jaxdistill.resolve import describe, resolve
+from jaxdistill.task_inputs import TaskInputs
 
 CHECKPOINTS = "checkpoints"
 SCORES = "scores.json"
@@ -48,7 +49,7 @@ class Result:
 
     step: int
     finished: bool
-    scores: Mapping[str, evaluate.Scores] = dataclasses.field(default_factory=dict)
+    scores: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     stopped: str = ""
 
 
@@ -121,10 +122,10 @@ class _Run:
         command: str,
     ):
         self.workdir, self.notify = workdir, notify
-        self.vocabularies = read_vocabularies(experiment.data)
-        inputs = read_inputs(experiment.data.corpus, self.vocabularies, experiment.data.length)
+        inputs = open_inputs(experiment.data)
+        self.vocabularies = inputs.vocabularies
         self.mesh = sharding.make_mesh(experiment.run.fsdp, experiment.run.devices)
-        self.batches = make_batches(experiment.data, inputs, experiment.seed)
+        self.batches = inputs.batches(experiment.data, experiment.seed)
         saved = manifest.read_manifest(workdir)
         if saved is None and any((workdir / CHECKPOINTS).glob("*")):
             raise UserError(f"{workdir} holds checkpoints but no {manifest.NAME}: choose another --workdir")
@@ -152,7 +153,7 @@ class _Run:
         experiment, run, place = self.experiment, self.experiment.run, sharding.batch_sharding(self.mesh)
         update = steps.make_train_step(experiment, self.mesh, run.micro_batch * self.mesh.size)
         process, processes = jax.process_index(), jax.process_count()
-        number, pending = self.start, []
+        number, pending, read = self.start, [], []
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.checkpoints)
             log = stack.enter_context(self._log()) if process == 0 else None
@@ -165,6 +166,7 @@ class _Run:
             while not last:
                 profile.at(number, pending)
                 batch = to_global(next(ahead), place)
+                read.append(max(view["ids"].size for view in batch.values()))
                 self.state, metrics = update(self.state, batch)
                 pending.append(metrics)
                 number += 1
@@ -178,8 +180,9 @@ class _Run:
                     progress.update(number)
                     continue
                 values = self._means(pending, number)
-                timed = len(pending) - (number - len(pending) == self.start)
+                timed = read[number - len(pending) == self.start :]
                 pending.clear()
+                read.clear()
                 values |= self._speed(timed, *clock.lap())
                 if scores:
                     values |= self._held_out_values()
@@ -200,14 +203,14 @@ class _Run:
             self.notify(f"done: {total:,} steps")
             return Result(total, True)
         rows = self.experiment.run.score_rows
-        key = {"corpus": self._held_out.corpus.digest, "rows": rows, "step": total}
+        key = {"corpus": self._held_out.digest, "rows": rows, "step": total}
         saved = files.read_json(path) if path.exists() else {}
         if {name: saved.get(name) for name in key} != key:
-            saved = key | {"scores": {role: dataclasses.asdict(score) for role, score in self._score(rows).items()}}
+            saved = key | {"scores": self._score(rows)}
             if jax.process_index() == 0:
                 files.write_json(path, saved)
         self.notify(f"done: {total:,} steps; held-out scores are in {path}")
-        return Result(total, True, {role: evaluate.Scores(**score) for role, score in saved["scores"].items()})
+        return Result(total, True, saved["scores"])
 
     def _log(self) -> MetricsLog:
         run = self.experiment.run
@@ -240,13 +243,15 @@ class _Run:
             "smaller learning rate or a longer warm-up with another --workdir"
         )
 
-    def _speed(self, count: int, seconds: float, waited: float) -> dict[str, float]:
-        if count < 1:
+    def _speed(self, read: list[int], seconds: float, waited: float) -> dict[str, float]:
+        """How fast steps went that read so many positions."""
+        if not read:
             return {}
         data, peak = self.experiment.data, peak_flops(self.mesh)
-        values = {"positions_per_second": data.batch * data.length * count / seconds, "data_wait": waited / seconds}
+        values = {"positions_per_second": sum(read) / seconds, "data_wait": waited / seconds}
         if peak:
-            values["mfu"] = steps.flops_per_step(self.experiment) * count / seconds / peak
+            whole = sum(read) / (data.batch * data.length)
+            values["mfu"] = steps.flops_per_step(self.experiment) * whole / seconds / peak
         return values
 
     @functools.cached_property
@@ -254,12 +259,20 @@ class _Run:
         return steps.kernel_gradients(self.experiment, self.mesh)
 
     @functools.cached_property
-    def _held_out(self) -> Inputs:
-        data = self.experiment.data
-        return read_inputs(data.held_out, self.vocabularies, data.length)
+    def _held_out(self) -> Inputs | TaskInputs:
+        return open_held_out(self.experiment.data)
 
-    def _score(self, rows: int) -> dict[str, evaluate.Scores]:
-        data = self.experiment.data
+    def _score(self, rows: int) -> dict[str, dict[str, float]]:
+        """The scores of every model that is read, by role and measure."""
+        data, place = self.experiment.data, sharding.batch_sharding(self.mesh)
+        size = -(-32 // self.mesh.size) * self.mesh.size
+        if isinstance(self._held_out, TaskInputs):
+            params = steps.params(self.state)
+            return {
+                role: evaluate_task.score(config, params[role], self._held_out, data, batch=size, sharding=place)
+                for role, config in self.experiment.models.items()
+                if (config.classifier or config.spans) and role in self.experiment.reading()
+            }
         held_out = self._held_out.held_out(data.masking.scored(), rows=rows)
         params = steps.params(self.state)
         models = {
@@ -267,16 +280,14 @@ class _Run:
             for role, config in self.experiment.models.items()
             if config.mlm and role in self.experiment.reading()
         }
-        size = -(-32 // self.mesh.size) * self.mesh.size
-        return evaluate.score(models, held_out, batch=size, sharding=sharding.batch_sharding(self.mesh))
+        found = evaluate.score(models, held_out, batch=size, sharding=place)
+        return {role: dataclasses.asdict(score) for role, score in found.items()}
 
     def _held_out_values(self) -> dict[str, float]:
         if not self.experiment.data.held_out:
             return {}
         scores = self._score(self.experiment.run.eval_rows)
-        return {
-            f"held_out/{role}/{k}": v for role, score in scores.items() for k, v in dataclasses.asdict(score).items()
-        }
+        return {f"held_out/{role}/{name}": value for role, score in scores.items() for name, value in score.items()}
 
 
 class _Clock:

@@ -57,7 +57,7 @@ def asked(tiny_inputs) -> Experiment:
 
 
 def read(experiment):
-    return cache.read_inputs(experiment.data.corpus, cache.read_vocabularies(experiment.data), 16)
+    return cache.open_inputs(experiment.data)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_cache_holds_what_the_teacher_computes(asked, made):
     arrays = {path.name: np.load(path) for path in made.glob("*.npy")}
     assert set(arrays) == {f"teacher.{name}.npy" for name in ("top", "chances", "last", "hidden", "embeddings")}
     assert arrays["teacher.top.npy"].dtype == np.uint16 and arrays["teacher.hidden.npy"].dtype == np.float16
-    batches = cache.make_batches(asked.data, read(asked), 0)
+    batches = read(asked).batches(asked.data, 0)
     windows = np.array([7, 2])
     view = batches.read(windows, 99, np.array([3, 4]))["teacher"]
     params = hf.read_hf(asked.start["teacher"].source).params
@@ -114,7 +114,7 @@ def test_a_cache_holds_what_the_teacher_computes(asked, made):
 
 
 def test_static_masks_are_those_of_the_window_and_not_of_the_step(asked):
-    batches = cache.make_batches(asked.data, read(asked), 3)
+    batches = read(asked).batches(asked.data, 3)
     windows, rows = np.array([4, 9, 1]), np.arange(3)
     one, two = batches.read(windows, 0, rows), batches.read(windows[::-1], 70, rows + 5)
     for name, value in one["student"].items():

@@ -17,7 +17,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.experiment import Run
 from jaxdistill.export import export, read_run
 from jaxdistill.initial import FromHuggingFace, FromWords, Random
-from jaxdistill.inputs import make_batches, read_inputs, read_vocabularies
+from jaxdistill.inputs import open_inputs
 from jaxdistill.terms import AttentionScores, HiddenStates, SharedTargets, SoftTargets
 from jaxdistill.train import train
 
@@ -280,8 +280,8 @@ def test_a_view_that_is_only_followed_has_no_dropout(tiny_inputs):
     made = knobs.load("extreme_plus")(**tiny_inputs.values(variant="dual", dropout=0.5, learning_rate=0.0))
     assert {view: made.learns(view) for view in made.reading()} == {"student": True, "teacher": True, "aligned": False}
     alone = dataclasses.replace(made, terms={"soft": made.terms["soft"]})
-    inputs = read_inputs(made.data.corpus, read_vocabularies(made.data), made.data.length)
-    batch = make_batches(made.data, inputs, 0)(0)
+    inputs = open_inputs(made.data)
+    batch = inputs.batches(made.data, 0)(0)
     still = dataclasses.replace(made.models["student"], dropout=0.0, attention_dropout=0.0)
     losses = {}
     for name, experiment in {

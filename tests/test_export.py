@@ -29,7 +29,7 @@ def run(tiny_inputs, tmp_path_factory):
     changes = {"variant": "dual", "steps": 4, "held_out": str(tiny_inputs.held_out), "run": {"devices": 1}}
     made = tiny_inputs.experiment(**changes, positions=20)
     scores = train(made, workdir, notify=lambda line: None, command=COMMAND).scores
-    return workdir, {role: dataclasses.asdict(score) for role, score in scores.items()}
+    return workdir, scores
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])

@@ -79,18 +79,24 @@ def test_what_we_write_is_that_class_with_these_names(tmp_path, kind, config):
     np.testing.assert_allclose(ours(config, params)[mask], theirs(model)[mask], atol=1e-5)
 
 
+def test_classes_are_told_apart_by_name_and_not_by_number(tmp_path):
+    fine_tuned(*MODELS[0]).save_pretrained(tmp_path / "theirs")
+    turned = dataclasses.replace(CLASSES, classifier=("yes", "no", "maybe"))
+    start = FromHuggingFace(str(tmp_path / "theirs"), whole=True)
+    one, other = (ours(config, start(config, jax.random.key(0))) for config in (CLASSES, turned))
+    np.testing.assert_allclose(other, one[:, [2, 0, 1]], atol=1e-6)
+
+
 def test_a_classifier_of_other_classes_is_not_taken(tmp_path):
     fine_tuned(*MODELS[0]).save_pretrained(tmp_path / "theirs")
-    turned = dataclasses.replace(CLASSES, classifier=NAMES[::-1])
+    other = dataclasses.replace(CLASSES, classifier=("no", "yes", "perhaps"))
     with pytest.warns(UserWarning, match="no weights for classifier"):
-        found = FromHuggingFace(str(tmp_path / "theirs"))(turned, jax.random.key(0))
-    whole = hf.read_hf(
-        tmp_path / "theirs", **{name: getattr(CLASSES, name) for name in ("mlm", "pooler", "classifier")}
-    )
+        found = FromHuggingFace(str(tmp_path / "theirs"))(other, jax.random.key(0))
+    whole = hf.read_hf(tmp_path / "theirs", mlm=False, pooler=True, classifier=NAMES)
     same({**found, "classifier": 0}, {**whole.params, "classifier": 0})
     assert not np.array_equal(found["classifier"]["kernel"], whole.params["classifier"]["kernel"])
-    with pytest.raises(UserError, match="has no classifier head of yes, maybe, no"):
-        FromHuggingFace(str(tmp_path / "theirs"), whole=True)(turned, jax.random.key(0))
+    with pytest.raises(UserError, match="of the classes no, yes, perhaps; its classes are no, maybe, yes"):
+        FromHuggingFace(str(tmp_path / "theirs"), whole=True)(other, jax.random.key(0))
 
 
 def test_an_encoder_gets_a_fresh_head_and_a_masked_lm_is_no_fine_tuned_model(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from jaxdistill import bert, memory, sharding
 from jaxdistill import step as steps
 from jaxdistill.errors import UserError
-from jaxdistill.inputs import make_batches, read_inputs, read_vocabularies
+from jaxdistill.inputs import open_inputs
 
 
 def compiled(experiment, batches):
@@ -22,8 +22,8 @@ def compiled(experiment, batches):
 @pytest.mark.parametrize("attention", ["plain", "fused"])
 def test_the_estimate_is_an_upper_bound_and_no_wild_one(tiny_inputs, attention):
     made = [tiny_inputs.experiment(variant="nokd", batch=batch, hidden=32, attention=attention) for batch in (64, 128)]
-    read = read_inputs(made[0].data.corpus, read_vocabularies(made[0].data), 16)
-    few, many = (compiled(experiment, make_batches(experiment.data, read, 0)) for experiment in made)
+    read = open_inputs(made[0].data)
+    few, many = (compiled(experiment, read.batches(experiment.data, 0)) for experiment in made)
     grown = (many.temp_size_in_bytes - few.temp_size_in_bytes) / 64
     assert grown <= memory.row_bytes(made[0]) <= 2 * grown
     state = memory.state_bytes(made[0])  # parameters, two moments, and gradients, which are not among the arguments

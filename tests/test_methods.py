@@ -22,7 +22,7 @@ from jaxdistill.experiment import Experiment, Run
 from jaxdistill.export import export, read_model, read_run
 from jaxdistill.fill import fill_in
 from jaxdistill.initial import Random
-from jaxdistill.inputs import make_batches, read_inputs, read_vocabularies
+from jaxdistill.inputs import open_inputs
 from jaxdistill.optim import Optimizer
 
 
@@ -40,7 +40,7 @@ def make(tiny_inputs):
 
 def first_batch(experiment):
     data = experiment.data
-    return make_batches(data, read_inputs(data.corpus, read_vocabularies(data), data.length), experiment.seed)(0)
+    return open_inputs(data).batches(data, experiment.seed)(0)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_tinybert_trains_and_its_student_loads(make, workdir, tmp_path):
 def test_tinybert_reads_the_text_unless_asked_for_masks(make):
     for masked in (False, True):
         made = make("tinybert_general", size="2x8", masked=masked)
-        batch, vocabulary = first_batch(made), read_vocabularies(made.data)["teacher"]
+        batch, vocabulary = first_batch(made), open_inputs(made.data).vocabularies["teacher"]
         np.testing.assert_array_equal(batch["student"]["ids"], batch["teacher"]["ids"])
         assert masked == (batch["student"]["ids"] == vocabulary.mask).any()
 

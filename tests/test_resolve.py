@@ -8,7 +8,7 @@ import pytest
 
 from jaxdistill import files, hf_files, sharding
 from jaxdistill.errors import UserError
-from jaxdistill.inputs import read_inputs, read_vocabularies
+from jaxdistill.inputs import open_inputs
 from jaxdistill.resolve import describe, resolve
 from jaxdistill.step import flops_per_step
 
@@ -18,7 +18,7 @@ HUB, FIRST, SECOND = "owner/teacher", "1" * 40, "2" * 40
 @pytest.fixture(scope="module")
 def read(tiny_inputs):
     data = tiny_inputs.experiment(variant="nokd").data
-    return read_inputs(data.corpus, read_vocabularies(data), data.length)
+    return open_inputs(data)
 
 
 @pytest.fixture

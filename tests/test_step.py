@@ -12,7 +12,7 @@ from jaxdistill import bert, sharding, tree
 from jaxdistill import step as steps
 from jaxdistill.data.loader import to_global
 from jaxdistill.errors import UserError
-from jaxdistill.inputs import make_batches, read_inputs, read_vocabularies
+from jaxdistill.inputs import open_inputs
 
 ROWS = 16
 SEEN = 2
@@ -51,12 +51,12 @@ class Lab:
         frozen = (("teacher/.*|student/embeddings/position", False), (".*", True))
         self.experiments["down"] = dataclasses.replace(self.experiments["down"], trains=frozen)
         data = self.experiments["up"].data
-        self._read = read_inputs(data.corpus, read_vocabularies(data), data.length)
+        self._read = open_inputs(data)
         self.update, self.run = functools.cache(self._update), functools.cache(self._run)
 
     def batches(self, variant):
         experiment = self.experiments[variant]
-        return make_batches(experiment.data, self._read, experiment.seed)
+        return self._read.batches(experiment.data, experiment.seed)
 
     def _update(self, variant, mesh=None, micro=0):
         return steps.make_train_step(self.experiments[variant], mesh, micro)

@@ -21,7 +21,7 @@ from jaxdistill import step as steps
 from jaxdistill import train as loop
 from jaxdistill.checkpoint import Checkpoints, abstract
 from jaxdistill.errors import UserError
-from jaxdistill.inputs import make_batches, read_inputs, read_vocabularies
+from jaxdistill.inputs import Inputs, open_inputs
 from jaxdistill.lock import locked
 from jaxdistill.metrics import read_lines
 
@@ -152,8 +152,8 @@ def test_a_finished_run_is_scored_again_on_other_rows(tiny_inputs, whole, tmp_pa
     workdir = shutil.copytree(whole[0], tmp_path / "again", symlinks=True)
     result, _ = train(one_device(tiny_inputs, {"score_rows": 5}, held_out=str(tiny_inputs.held_out)), workdir)
     saved = json.loads((workdir / "scores.json").read_text())
-    assert saved["rows"] == 5 and saved["scores"]["student"]["words"] == result.scores["student"].words
-    assert result.scores["student"].words < whole[1].scores["student"].words
+    assert saved["rows"] == 5 and saved["scores"]["student"]["words"] == result.scores["student"]["words"]
+    assert result.scores["student"]["words"] < whole[1].scores["student"]["words"]
 
 
 def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(tiny_inputs, whole, stopped, half, goal):
@@ -276,9 +276,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_inputs, programs, workdir,
     experiment = tiny_inputs.experiment(run | {"save_every": 4, "log_every": 4}, variant="nokd", learning_rate=1e30)
     with pytest.raises(UserError, match="no checkpoint was saved yet"):
         train(experiment, later)
-    batches = make_batches(
-        experiment.data, read_inputs(experiment.data.corpus, read_vocabularies(experiment.data), 16), 0
-    )
+    batches = open_inputs(experiment.data).batches(experiment.data, 0)
     for folder in (workdir, later):
         saved = dict(np.load(folder / loop.BAD_BATCH))
         assert saved.pop("step") == 1
@@ -288,7 +286,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_inputs, programs, workdir,
 
 
 def test_an_error_in_a_batch_ends_the_run_where_it_came(tiny_inputs, programs, workdir, monkeypatch):
-    real = make_batches
+    real = Inputs.batches
 
     def broken(*arguments):
         batches = real(*arguments)
@@ -300,7 +298,7 @@ def test_an_error_in_a_batch_ends_the_run_where_it_came(tiny_inputs, programs, w
 
         return at
 
-    monkeypatch.setattr(loop, "make_batches", broken)
+    monkeypatch.setattr(Inputs, "batches", broken)
     with pytest.raises(UserError, match="the disk with the corpus is gone"):
         train(one_device(tiny_inputs), fresh(workdir, programs))
     assert Checkpoints(workdir / "checkpoints", readonly=True).steps() == [2]

@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,11 @@ class Vocabulary:
             special_tokens=[("[CLS]", self.cls), ("[SEP]", self.sep)],
         )
         return tokenizer
+
+
+def digests(vocabularies: Mapping[str, Vocabulary]) -> dict[str, str]:
+    """Hashes of vocabularies, by a name that the user knows."""
+    return {f"vocabulary of {name}": vocabulary.digest for name, vocabulary in vocabularies.items()}
 
 
 def _check(pieces: Sequence[str], where: str) -> None:

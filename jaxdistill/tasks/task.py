@@ -98,6 +98,15 @@ class Questions:
         """SHA-256, in hexadecimal, of all of it."""
         return _digest([getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "task"])
 
+    def take(self, rows: np.ndarray) -> "Questions":
+        """Some of the questions, in the order of `rows`."""
+        lists = {
+            field.name: tuple(values[row] for row in rows)
+            for field in dataclasses.fields(self)
+            if isinstance(values := getattr(self, field.name), tuple)
+        }
+        return dataclasses.replace(self, **lists)
+
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()

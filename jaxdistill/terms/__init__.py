@@ -6,6 +6,7 @@ from jaxdistill.terms.projection import Projection
 from jaxdistill.terms.shared_targets import SharedTargets
 from jaxdistill.terms.soft_targets import SoftTargets
 from jaxdistill.terms.states import CosineStates, HiddenStates, Patience
+from jaxdistill.terms.tasks import TaskLoss, TaskTargets
 from jaxdistill.terms.term import BatchTerm, ParameterTerm, Ramp, Term
 
 __all__ = [
@@ -20,5 +21,7 @@ __all__ = [
     "Ramp",
     "SharedTargets",
     "SoftTargets",
+    "TaskLoss",
+    "TaskTargets",
     "Term",
 ]

@@ -1,0 +1,110 @@
+"""Scores of a fine-tuned model on a split of its task, and its predictions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+from jaxdistill import bert
+from jaxdistill.bert import BertConfig
+from jaxdistill.data.loader import to_global
+from jaxdistill.data.vocab import Vocabulary
+from jaxdistill.errors import UserError
+from jaxdistill.experiment import TaskData
+from jaxdistill.task_head import check_head
+from jaxdistill.task_inputs import TaskInputs
+from jaxdistill.tasks.answers import score_answers
+from jaxdistill.tasks.rows import Rows, padded_length
+from jaxdistill.tasks.scores import score as score_labels
+from jaxdistill.tasks.spans import select
+from jaxdistill.tasks.task import Examples, Task
+
+_judge = jax.jit(bert.judge, static_argnums=0)
+
+
+def judge(
+    config: BertConfig,
+    params: Mapping[str, Any],
+    rows: Rows,
+    vocabulary: Vocabulary,
+    length: int,
+    *,
+    batch: int = 32,
+    sharding: jax.sharding.NamedSharding | None = None,
+    progress: bool = True,
+) -> np.ndarray:
+    """What a model's head says of rows: float32 [rows, classes], or of spans [rows, length, 2].
+
+    Rows of like length are read together.
+
+    Args:
+      config: the model's shape.
+      params: its parameters.
+      rows: cut with its vocabulary.
+      vocabulary: that.
+      length: pieces in a row at most.
+      batch: rows at a time.
+      sharding: where they lie; the default device when None.
+      progress: show a bar.
+    """
+    found = np.zeros((len(rows), length, 2) if config.spans else (len(rows), len(config.classifier)), np.float32)
+    order = np.argsort(rows.lengths, kind="stable")
+    starts = range(0, len(rows), batch)
+    for start in tqdm.tqdm(starts, "scoring", unit="batch", disable=None if progress else True, leave=False):
+        taken = order[start : start + batch]
+        chosen = np.concatenate([taken, np.full(batch - len(taken), -1)])
+        view = rows.lay_out(chosen, padded_length(int(rows.lengths[taken].max()), length), vocabulary.pad)
+        view = {name: view[name] for name in ("ids", "mask", "types")}
+        view = to_global(view, sharding) if sharding else view
+        said = np.asarray(_judge(config, params, view["ids"], view["mask"], view["types"]))[: len(taken)]
+        if config.spans:
+            found[taken, : said.shape[1]] = said
+        else:
+            found[taken] = said
+    return found
+
+
+def predict(config: BertConfig, said: np.ndarray, task: Task) -> np.ndarray:
+    """From what a head says to numbers of the task's classes, int32 [rows], or scores, float32 [rows]."""
+    if task.kind == "score":
+        return said[:, 0]
+    order = [config.classifier.index(name) for name in task.labels]
+    return np.argmax(said[:, order], axis=-1).astype(np.int32)
+
+
+def score(
+    config: BertConfig,
+    params: Mapping[str, Any],
+    inputs: TaskInputs,
+    data: TaskData,
+    *,
+    batch: int = 32,
+    sharding: jax.sharding.NamedSharding | None = None,
+    progress: bool = True,
+) -> dict[str, float]:
+    """The task's metrics of a model on a split that has labels.
+
+    Raises:
+      UserError: the split has no labels, or the model another head.
+    """
+    examples = inputs.examples
+    check_head(config, inputs.task, "the model")
+    if (examples.labels if isinstance(examples, Examples) else examples.answers) is None:
+        raise UserError(f"the {examples.split} split of {data.task} has no labels: it can't be scored")
+    name, rows = next(iter(inputs.rows.items()))
+    said = judge(
+        config,
+        params,
+        rows,
+        inputs.vocabularies[name],
+        data.length,
+        batch=batch,
+        sharding=sharding,
+        progress=progress,
+    )
+    if isinstance(examples, Examples):
+        return score_labels(inputs.task, examples.labels, predict(config, said, inputs.task))
+    answers, no_answer = select(rows.windows, examples, said[:, :, 0], said[:, :, 1])
+    return score_answers(examples, answers, no_answer if inputs.task.name == "squad2" else None)

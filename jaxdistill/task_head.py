@@ -1,0 +1,40 @@
+"""The head that a task needs on a BERT."""
+
+import dataclasses
+
+from jaxdistill.bert_config import SCORE, BertConfig
+from jaxdistill.errors import UserError
+from jaxdistill.tasks.task import Task
+
+
+def with_head(shape: BertConfig, task: Task, pooling: str = "") -> BertConfig:
+    """The shape with a task's head in the place of all others.
+
+    Args:
+      shape: of the encoder.
+      task: what the head is for.
+      pooling: as `BertConfig.pooling`; "" is that of the class of `transformers` that the model is exported as.
+    """
+    if task.kind == "spans":
+        return dataclasses.replace(shape, mlm=False, nsp=False, pooler=False, classifier=(), spans=True)
+    distil = not shape.types and shape.eps == 1e-12
+    return dataclasses.replace(
+        shape,
+        mlm=False,
+        nsp=False,
+        pooler=True,
+        pooling=pooling or ("relu" if distil else "tanh"),
+        classifier=task.labels or (SCORE,),
+        spans=False,
+    )
+
+
+def check_head(config: BertConfig, task: Task, where: str) -> None:
+    """Raises UserError when a model has another head than a task needs, or other classes."""
+    if config.spans != (task.kind == "spans") or not (config.spans or config.classifier):
+        raise UserError(f"{where} has no head for {task.name}, a task of {task.kind}: fine-tune it for that")
+    if not config.spans and set(config.classifier) != set(task.labels or (SCORE,)):
+        raise UserError(
+            f"{where} tells {', '.join(config.classifier)} apart, but {task.name} is of "
+            f"{', '.join(task.labels) or 'a score'}: name classes that mean the same alike (id2label in its config.json)"
+        )

@@ -1,0 +1,112 @@
+"""A task's rows under the vocabularies in play: what a run on a task reads and is scored on."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxdistill.data.vocab import Vocabulary, digests, read_vocabulary
+from jaxdistill.errors import UserError
+from jaxdistill.experiment import TaskData
+from jaxdistill.tasks.augmented import read_augmented
+from jaxdistill.tasks.read import find_task, read_split
+from jaxdistill.tasks.rows import Rows, TaskBatches, cut_rows
+from jaxdistill.tasks.task import Examples, Questions, Task
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TaskInputs:
+    """One split of a task, made ready for some vocabularies."""
+
+    examples: Examples | Questions
+    vocabularies: Mapping[str, Vocabulary]
+    rows: Mapping[str, Rows]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.rows.values())))
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self.examples.task
+
+    @property
+    def digest(self) -> str:
+        """The examples' hash."""
+        return self.examples.digest
+
+    def hashes(self) -> dict[str, str]:
+        """Of what is read, by a name that the user knows."""
+        return {"examples": self.digest} | digests(self.vocabularies)
+
+    def batches(self, data: TaskData, seed: int) -> TaskBatches:
+        """The batches of an experiment."""
+        return TaskBatches(self.rows, self.vocabularies, data.views, data.batch, data.length, seed)
+
+    def describe(self, data: TaskData) -> list[str]:
+        """Lines that say what is read."""
+        rows = {name: self.rows[view.vocabulary] for name, view in data.views.items()}
+        return [
+            f"  {role} reads {len(self.examples):,} examples of {self.task.name} in {len(own):,} rows, "
+            f"{own.lengths.mean():.0f} pieces on average, {np.mean(own.lengths == data.length):.1%} of them full"
+            for role, own in rows.items()
+        ]
+
+
+def read_task_inputs(data: TaskData, split: str = "train") -> TaskInputs:
+    """Reads a split of a task and cuts it with every vocabulary.
+
+    Raises:
+      UserError: it can't be read, or its labels are missing where they are needed.
+    """
+    vocabularies = {name: read_vocabulary(path) for name, path in data.vocabularies.items()}
+    if data.augmented and split == "train":
+        pieces = vocabularies["teacher"].digest if "teacher" in vocabularies else ""
+        examples = _augmented(data.augmented, find_task(data.task, data.source, data.columns), pieces)
+    else:
+        examples = _examples(data.task, split, data.source, data.columns, data.dev)
+    if data.examples and split == "train":
+        examples = _first(examples, data.examples)
+    if split == "train" and (examples.answers if isinstance(examples, Questions) else examples.labels) is None:
+        raise UserError(f"the training examples of {data.task} have no labels")
+    rows = {
+        name: _rows(examples, vocabulary, data.length, data.stride, data.max_question)
+        for name, vocabulary in vocabularies.items()
+    }
+    counts = {name: len(own) for name, own in rows.items()}
+    if len(set(counts.values())) > 1:
+        raise UserError(
+            f"questions of {data.task} make {counts} windows under these vocabularies: only models of one vocabulary "
+            "can follow each other there"
+        )
+    return TaskInputs(examples, vocabularies, rows)
+
+
+_examples = functools.lru_cache(maxsize=4)(read_split)
+
+
+@functools.lru_cache(maxsize=1)
+def _augmented(folder: str, task: Task, vocabulary: str) -> Examples:
+    return read_augmented(folder, task, vocabulary=vocabulary)
+
+
+@functools.lru_cache(maxsize=1)
+def _first(examples: Examples | Questions, most: int) -> Examples | Questions:
+    return examples.take(np.arange(min(most, len(examples))))
+
+
+@functools.lru_cache(maxsize=4)
+def _rows(examples: Examples | Questions, vocabulary: Vocabulary, *how: int) -> Rows:
+    return cut_rows(vocabulary, examples, *how)
+
+
+def updates(data: TaskData, epochs: float) -> int:
+    """The steps that so many epochs take, at least 1.
+
+    Raises:
+      UserError: the epochs make no sense, or see `read_task_inputs`.
+    """
+    if not 0 < epochs < float("inf"):
+        raise UserError(f"epochs={epochs}: it must be above 0")
+    return max(1, round(epochs * -(-len(read_task_inputs(data)) // data.batch)))

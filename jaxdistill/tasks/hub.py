@@ -43,7 +43,7 @@ def read_hub(name: str, split: str, folder: pathlib.Path | None = None) -> Examp
             table = datasets.load_dataset(spec, config, split=part)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{name}: {part} of {spec} can't be read ({error}): name a folder of its files") from None
-    return _parse(name, split, table, getattr(table.features.get("label"), "names", None), f"{spec} {part}")
+    return _parse(name, split, table, table.features, f"{spec} {part}")
 
 
 def read_tfds(name: str, split: str) -> Examples | Questions:
@@ -62,8 +62,7 @@ def read_tfds(name: str, split: str) -> Examples | Questions:
         table, info = tfds.load(spec, split=part, shuffle_files=False, with_info=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{name}: {part} of {spec} can't be read ({error})") from None
-    names = getattr(info.features.get("label"), "names", None)
-    return _parse(name, split, map(_decoded, tfds.as_numpy(table)), names, f"{spec} {part}")
+    return _parse(name, split, map(_decoded, tfds.as_numpy(table)), info.features, f"{spec} {part}")
 
 
 def _part(name: str, split: str) -> str:
@@ -82,8 +81,9 @@ def _decoded(value: Any) -> Any:
 
 
 def _parse(
-    name: str, split: str, table: Iterable[Mapping[str, Any]], names: list[str] | None, where: str
+    name: str, split: str, table: Iterable[Mapping[str, Any]], features: Mapping[str, Any], where: str
 ) -> Examples | Questions:
+    names = getattr(dict(features).get("label"), "names", None)
     if name in SQUAD:
         return questions_of(SQUAD[name], split, map(_question, table), where)
     if name == "imdb":
@@ -101,7 +101,7 @@ def _rows(
     if task.kind == "classes" and not names:
         raise UserError(f"{where} has numbers without names (no ClassLabel) as labels: they could be any classes")
     for number, row in enumerate(table, 1):
-        label = row["label"]
+        label = row.get("label", -1)
         given = {} if label == -1 else {"label": names[label] if names else label}
         yield number, {key: value for key, value in row.items() if key != "label"} | given
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from jaxdistill.bert import BertConfig, parameter_count
 from jaxdistill.errors import UserError
@@ -88,11 +89,35 @@ def model_card(facts: Facts) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+class _Use(NamedTuple):
+    """What a model is for: the hub's tag, its head, a call of the pipeline of that tag, and what it does."""
+
+    tag: str
+    head: str
+    call: str
+    purpose: str
+
+
+def _use(config: BertConfig) -> _Use:
+    if config.mlm:
+        what = "with a masked-language-model head"
+        return _Use(
+            "fill-mask", what, '"The house is [MASK] the hill."', "fills `[MASK]`s and is a start for fine-tuning"
+        )
+    if config.spans:
+        call = 'question="Where is the house?", context="The house is on the hill."'
+        return _Use("question-answering", "that answers questions", call, "finds answers to questions in a text")
+    if config.classifier:
+        what = f"with a classifier of {', '.join(config.classifier)}"
+        return _Use("text-classification", what, '"The house is on the hill."', "is for the task that it was tuned for")
+    return _Use("feature-extraction", "without a head", "", "is a start for fine-tuning")
+
+
 def _front_matter(facts: Facts) -> str:
     """YAML; every value is written as JSON, which YAML contains."""
     content = {
         "library_name": "transformers",
-        "pipeline_tag": "fill-mask" if facts.config.mlm else "feature-extraction",
+        "pipeline_tag": _use(facts.config).tag,
         "tags": [family_of(facts.config).kind, "distillation", "jaxdistill"],
     }
     if facts.base_model is not None and facts.base_revision is not None:
@@ -102,12 +127,11 @@ def _front_matter(facts: Facts) -> str:
 
 def _summary(facts: Facts) -> str:
     config = facts.config
-    head = "with a masked-language-model head" if config.mlm else "without a head"
     made = "was made by" if facts.role == "model" else f"is the {facts.role} of"
     text = (
-        f"A {family_of(config).name} encoder {head}: {config.layers} layers × {config.hidden}, {config.heads} "
-        f"attention heads, {parameter_count(config):,} parameters, {facts.vocabulary:,} WordPieces, trained on rows of "
-        f"{facts.length} pieces. It {made}: {_line(facts.method)}"
+        f"A {family_of(config).name} encoder {_use(config).head}: {config.layers} layers × {config.hidden}, "
+        f"{config.heads} attention heads, {parameter_count(config):,} parameters, {facts.vocabulary:,} WordPieces, "
+        f"trained on rows of {facts.length} pieces. It {made}: {_line(facts.method)}"
         f"{f', variant `{facts.variant}`' if facts.variant else ''}."
     )
     if facts.step < facts.steps:
@@ -147,7 +171,8 @@ def _scores(measured: Measured) -> str:
 
 
 def _loading(facts: Facts) -> str:
-    if not facts.config.mlm:
+    use = _use(facts.config)
+    if not use.call:
         return _block(
             "from transformers import AutoModel, AutoTokenizer\n\n"
             'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
@@ -155,22 +180,18 @@ def _loading(facts: Facts) -> str:
             "python",
         )
     return _block(
-        "from transformers import pipeline\n\n"
-        'fill = pipeline("fill-mask", model="PATH")\n'
-        'fill("The house is [MASK] the hill.")',
-        "python",
+        f'from transformers import pipeline\n\nuse = pipeline("{use.tag}", model="PATH")\nuse({use.call})', "python"
     )
 
 
 def _limits(facts: Facts) -> str:
-    purpose = "fills `[MASK]`s and is a start for fine-tuning" if facts.config.mlm else "is a start for fine-tuning"
     beyond = facts.config.positions > facts.length
     further = f", and its positions beyond that, up to {facts.config.positions}, were not trained" if beyond else ""
     return (
-        f"The model {purpose}. Nothing beyond the figures on this page was measured: neither tasks, nor other kinds of "
-        "text or languages, nor the biases that it takes from its text and its base model. Texts longer than "
-        f"{facts.length} pieces must be cut: it was trained on none{further}. Its licence depends on those of its text "
-        "and its base model; none is stated here."
+        f"The model {_use(facts.config).purpose}. Nothing beyond the figures on this page was measured: neither tasks, "
+        "nor other kinds of text or languages, nor the biases that it takes from its text and its base model. Texts "
+        f"longer than {facts.length} pieces must be cut: it was trained on none{further}. Its licence depends on those "
+        "of its text and its base model; none is stated here."
     )
 
 

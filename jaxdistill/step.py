@@ -78,11 +78,13 @@ def split_params(experiment: Experiment, params: Mapping[str, Any]) -> tuple[dic
 
 
 def init_state(experiment: Experiment) -> State:
-    """Step 0: `{"step", "trained", "frozen", "optimizer"}`; a checkpoint holds all but `frozen`."""
+    """Step 0: `{"step", "seed", "trained", "frozen", "optimizer"}`; a checkpoint holds what `kept` says."""
     trained, frozen = split_params(experiment, init_params(experiment))
     transforms = optim.make(experiment.optimizers, experiment.steps)
     optimizer = {role: transforms[role].init(params) for role, params in trained.items()}
-    return {"step": jnp.zeros((), jnp.int32), "trained": trained, "frozen": frozen, "optimizer": optimizer}
+    # The seed is data, so that runs that differ in it share their compiled programs.
+    start = {"step": jnp.zeros((), jnp.int32), "seed": jnp.asarray(experiment.seed, jnp.uint32)}
+    return start | {"trained": trained, "frozen": frozen, "optimizer": optimizer}
 
 
 def state_shardings(experiment: Experiment, state: State, mesh: jax.sharding.Mesh) -> State:
@@ -91,6 +93,7 @@ def state_shardings(experiment: Experiment, state: State, mesh: jax.sharding.Mes
     trained = sharding.parameter_shardings(state["trained"], mesh)
     return {
         "step": sharding.replicated(mesh),
+        "seed": sharding.replicated(mesh),
         "trained": trained,
         "frozen": sharding.parameter_shardings(state["frozen"], mesh),
         "optimizer": {
@@ -107,7 +110,7 @@ def params(state: State) -> dict:
 
 def kept(state: State) -> State:
     """What a checkpoint holds; the rest is where the run started."""
-    return {name: part for name, part in state.items() if name != "frozen"}
+    return {name: part for name, part in state.items() if name not in ("frozen", "seed")}
 
 
 def forward(
@@ -210,20 +213,20 @@ def make_train_step(
     transforms = optim.make(experiment.optimizers, experiment.steps)
     schedules = {role: optim.schedule(settings, experiment.steps) for role, settings in experiment.optimizers.items()}
 
-    def gradients(trained, frozen, batch, rows, step, counts):
+    def gradients(trained, frozen, batch, rows, step, seed, counts):
         def loss(trained):
             views = [view for view in experiment.reading() if experiment.learns(view)]
-            seeds = {view: row_seeds(experiment.seed, step, rows, _stream(view)) for view in views}
+            seeds = {view: row_seeds(seed, step, rows, _stream(view)) for view in views}
             return batch_loss(experiment, tree.merge(trained, frozen), batch, seeds, counts, step)
 
         (total, sums), grads = jax.value_and_grad(loss, has_aux=True)(trained)
         return grads, sums | {"loss": total}
 
-    def accumulated(trained, frozen, batch, rows, step, counts):
+    def accumulated(trained, frozen, batch, rows, step, seed, counts):
         size = rows.shape[0]
         pieces = size // (micro_batch or size)
         if pieces == 1:
-            return gradients(trained, frozen, batch, rows, step, counts)
+            return gradients(trained, frozen, batch, rows, step, seed, counts)
 
         def cut(x):
             # Rows r with r mod pieces = i make micro-batch i, so that each device keeps its own rows.
@@ -234,11 +237,11 @@ def make_train_step(
             return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(mesh, spec))
 
         def body(carry, part):
-            return jax.tree.map(jnp.add, carry, gradients(trained, frozen, *part, step, counts)), None
+            return jax.tree.map(jnp.add, carry, gradients(trained, frozen, *part, step, seed, counts)), None
 
         parts = jax.tree.map(cut, (dict(batch), rows))
         shapes = jax.eval_shape(
-            lambda part: gradients(trained, frozen, *part, step, counts), jax.tree.map(lambda x: x[0], parts)
+            lambda part: gradients(trained, frozen, *part, step, seed, counts), jax.tree.map(lambda x: x[0], parts)
         )
         return jax.lax.scan(body, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), parts)[0]
 
@@ -246,7 +249,7 @@ def make_train_step(
         trained, frozen, number = state["trained"], state["frozen"], state["step"]
         counts = term_counts(experiment, batch)
         rows = jnp.arange(experiment.data.batch, dtype=jnp.uint32)
-        grads, sums = accumulated(trained, frozen, batch, rows, number, counts)
+        grads, sums = accumulated(trained, frozen, batch, rows, number, state["seed"], counts)
         (extra_loss, values), extra = jax.value_and_grad(
             lambda trained: parameter_loss(experiment, tree.merge(trained, frozen), number), has_aux=True
         )(trained)
@@ -265,7 +268,7 @@ def make_train_step(
         for norm in norms.values():
             finite &= jnp.isfinite(norm)
         metrics["finite"] = (finite.astype(jnp.float32), one)
-        return {"step": number + 1, "trained": new, "frozen": frozen, "optimizer": optimizer}, metrics
+        return state | {"step": number + 1, "trained": new, "optimizer": optimizer}, metrics
 
     fixed = experiment.run.deterministic and jax.default_backend() == "gpu"
     return jax.jit(step, donate_argnums=0, compiler_options={"xla_gpu_deterministic_ops": True} if fixed else None)

@@ -60,6 +60,7 @@ def train(
     notify: Callable[[str], None] = print,
     fallback: bool = False,
     command: str = "",
+    programs: str | os.PathLike | None = None,
 ) -> Result:
     """Trains in a workdir; run again, it continues, or says that it is done.
 
@@ -69,6 +70,7 @@ def train(
       notify: is told, a line at a time, what happens.
       fallback: go on from the checkpoint before one that cannot be restored.
       command: the command line that asks for this, for the manifest and the model card.
+      programs: where compiled programs are kept, for runs alike to share; in the workdir when None.
 
     Raises:
       UserError: the workdir holds another run, is in use, or a checkpoint cannot be restored; the data do not fit; the
@@ -76,7 +78,7 @@ def train(
     """
     workdir = pathlib.Path(workdir)
     alone = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
-    with alone, compiled_programs(workdir):
+    with alone, compiled_programs(workdir, pathlib.Path(programs or workdir / "programs")):
         run = _Run(experiment, workdir, notify, fallback, command)
         if run.start < run.experiment.steps:
             with signals.catching() as stopped:
@@ -88,10 +90,10 @@ def train(
 
 
 @contextlib.contextmanager
-def compiled_programs(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps compiled programs in the workdir, so that a run that continues need not compile again."""
+def compiled_programs(workdir: pathlib.Path, folder: pathlib.Path) -> Iterator[None]:
+    """Keeps compiled programs in a folder, so that a run that continues in the workdir need not compile again."""
     options = {
-        "jax_compilation_cache_dir": str((workdir / "programs").resolve()),  # jax's keys hold this path
+        "jax_compilation_cache_dir": str(folder.resolve()),  # jax's keys hold this path
         "jax_persistent_cache_min_compile_time_secs": 0.5,
     }
     before = {name: getattr(jax.config, name) for name in options}
@@ -107,7 +109,7 @@ def compiled_programs(workdir: pathlib.Path) -> Iterator[None]:
     finally:
         use(before)
         if not (workdir / manifest.NAME).exists():  # The run did not come about.
-            shutil.rmtree(workdir / "programs", ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Run:

@@ -4,94 +4,16 @@ import argparse
 import dataclasses
 import functools
 import os
-import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
 
 import jaxdistill
-from jaxdistill import knobs, signals
+from jaxdistill import cli_runs, signals
 from jaxdistill.errors import UserError
-from jaxdistill.usage import CACHE, COMPARE, STAGES, TRAIN
+from jaxdistill.usage import COMPARE, STAGES
 
-
-def _where(
-    workdir: Annotated[str, "the run's folder: checkpoints, metrics, scores", "The run"],
-    dry_run: Annotated[bool, "build everything, print sizes and costs, train nothing"] = False,
-    fallback: Annotated[bool, "go on from the checkpoint before one that can't be restored"] = False,
-    cache: Annotated[str, "a folder that `jaxdistill cache` made with the same knobs; the masks are then its own"] = "",
-):
-    """Where a run lives."""
-
-
-def _cache_where(
-    out: Annotated[str, "the folder to write", "The cache"],
-    top: Annotated[int, "pieces whose chances are kept at each position; the others count as one"] = 8,
-    masks: Annotated[int, "seed of the masks, which every run with this cache has"] = 0,
-):
-    """Where a cache lives."""
-
-
-def _asked(command: str, usage: str, places: Callable, arguments: Sequence[str]) -> tuple[Any, dict] | None:
-    """The experiment that a config and its knobs ask for, and the values of `places`; None when help was printed."""
-    names = ", ".join(sorted(path.stem for path in knobs.folder().glob("*.py") if path.stem != "__init__"))
-    if not arguments:
-        raise UserError(f"name a config: {names}, or the path of your own; `jaxdistill {command} --help` says more")
-    if arguments[0] in ("-h", "--help"):
-        print(usage.format(names=names))
-        return None
-    from jaxdistill.experiment import Experiment, Run
-
-    function = knobs.load(arguments[0])
-    joined = knobs.join(function, places, Run)
-    if {"-h", "--help"} & set(arguments[1:]):
-        print(knobs.help(joined))
-        return None
-    config, where, run = joined(**knobs.parse(joined, arguments[1:]))
-    _check_places(where)
-    experiment = function(**config)
-    if not isinstance(experiment, Experiment):
-        raise UserError(
-            f"{arguments[0]}: its function `config` returned {type(experiment).__name__}, not an Experiment"
-        )
-    return dataclasses.replace(experiment, run=Run(**run)), where
-
-
-def _train(arguments: Sequence[str]) -> None:
-    asked = _asked("train", TRAIN, _where, arguments)
-    if asked is None:
-        return
-    experiment, where = asked
-    if where["cache"]:
-        from jaxdistill.cache import using
-
-        experiment = using(experiment, where["cache"])
-    if where["dry_run"]:
-        from jaxdistill.dry_run import dry_run
-
-        print("\n".join(dry_run(experiment, where["workdir"])))
-        return
-    from jaxdistill.train import train
-
-    command = shlex.join(["jaxdistill", "train", *arguments])
-    result = train(experiment, where["workdir"], fallback=where["fallback"], command=command)
-    if result.stopped == "SIGINT":
-        raise KeyboardInterrupt
-    if result.scores:
-        from jaxdistill.report import run_table
-
-        print(run_table(result.scores))
-
-
-def _cache(arguments: Sequence[str]) -> None:
-    asked = _asked("cache", CACHE, _cache_where, arguments)
-    if asked is None:
-        return
-    from jaxdistill.cache import build, static
-
-    experiment, where = asked
-    size = build(static(experiment, where["masks"]), where["out"], where["top"])
-    print(f"wrote {where['out']}, {size} bytes a position; next: jaxdistill train ... --cache {where['out']}")
+_OF_CONFIGS = {"train": cli_runs.train, "cache": cli_runs.cache, "finetune": cli_runs.finetune}
+"""Commands whose options are a config's knobs."""
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -212,13 +134,6 @@ def _env(options: argparse.Namespace) -> None:
         print(f"devices: none could be used ({error})")
 
 
-def _check_places(options: Mapping[str, Any]) -> None:
-    """Raises UserError for an empty path, as of a shell variable that is not set: it would mean the current folder."""
-    for name in ("out", "workdir", "json"):
-        if options.get(name) == "":
-            raise UserError(f"--{name} is empty: name a place, or . for the current folder")
-
-
 def _at_least(least: int) -> Callable[[str], int]:
     """A type of option: a whole number that is not too small."""
 
@@ -281,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     commands.add_parser("train", help="Train a config in a workdir; run again to continue.", add_help=False)
+    commands.add_parser("finetune", help="Train a config of a task over seeds, and over a grid.", add_help=False)
     commands.add_parser("cache", help="Compute once what a teacher that does not train computes.", add_help=False)
 
     made = command("evaluate", _evaluate, "Masked-word accuracy and perplexity of runs and Hugging Face folders.")
@@ -323,11 +239,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with signals.interruptible_imports():
-            if arguments[:1] in (["train"], ["cache"]):
-                (_train if arguments[0] == "train" else _cache)(arguments[1:])
+            if arguments[:1] and arguments[0] in _OF_CONFIGS:
+                _OF_CONFIGS[arguments[0]](arguments[1:])
             else:
                 options = _parser().parse_args(arguments)
-                _check_places(vars(options))
+                cli_runs.check_places(vars(options))
                 options.function(options)
             sys.stdout.flush()
     except BrokenPipeError:

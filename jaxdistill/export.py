@@ -155,7 +155,10 @@ def _measured(workdir: str | os.PathLike, found: Trained) -> Measured | None:
     saved = files.read_json(path) if path.is_file() else {}
     if (saved.get("step"), saved.get("rows")) != (found.step, asked["run"]["score_rows"]):
         return None
-    command = ["jaxdistill", "evaluate", os.fspath(workdir), "--corpus", asked["data"]["held_out"]]
+    data, command = asked["data"], ["jaxdistill", "evaluate", os.fspath(workdir)]
+    if "task" in data:
+        return Measured(saved["scores"], f"the dev split of {data['task']}", shlex.join(command))
+    command += ["--corpus", data["held_out"]]
     return Measured(saved["scores"], f"held-out corpus {saved['corpus'][:12]}", shlex.join(command))
 
 
@@ -178,8 +181,8 @@ def _facts(found: Trained, name: str, dtype: str, measured: Measured | None) -> 
         base_model=start.get("source"),
         base_revision=start.get("revision"),
         base_parameters=bert.parameter_count(_shape(found.manifest, base)) if start and base != role else None,
-        corpus=pathlib.Path(asked["data"]["corpus"]).name,
-        corpus_sha256=found.manifest["data"]["corpus"],
+        corpus=pathlib.Path(asked["data"].get("corpus") or asked["data"]["task"]).name,
+        corpus_sha256=found.manifest["data"].get("corpus") or found.manifest["data"]["examples"],
         dtype=dtype,
         measured=measured,
         command=found.manifest.get("command"),

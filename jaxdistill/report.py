@@ -12,6 +12,8 @@ from jaxdistill.data.lexicon import Lexicon
 from jaxdistill.data.vocab import Vocabulary
 from jaxdistill.data.wordpiece import describe
 from jaxdistill.evaluate import Scores
+from jaxdistill.sweep import Outcome
+from jaxdistill.tasks.scores import summary
 
 _SCORES = ("pieces right", "perplexity", "words right", "nats/word", "can't write")
 
@@ -44,6 +46,25 @@ def run_table(scores: Mapping[str, Mapping[str, float]]) -> str:
         return score_table({role: Scores(**own) for role, own in scores.items()})
     rows = [[role, *(f"{own[name]:.4f}" for name in first)] for role, own in scores.items()]
     return _table(["model", *first], rows)
+
+
+def sweep_table(outcomes: Sequence[Outcome]) -> str:
+    """Settings and their scores on the dev split, one a line, and which is best by the first measure."""
+    measures, count = list(outcomes[0].scores), len(outcomes[0].folders)
+    rows = []
+    for outcome in outcomes:
+        found = [summary(outcome.scores[measure]) for measure in measures]
+        rows.append([*outcome.setting.values(), *map(_over_seeds, found)])
+    best = max(outcomes, key=lambda outcome: outcome.headline)
+    note = "one seed" if count == 1 else f"{count} seeds: mean ± its 95 % interval, and median"
+    where = ", ".join(best.folders)
+    return f"{_table([*outcomes[0].setting, *measures], rows)}\n(dev split, {note})\nbest by {measures[0]}: {where}"
+
+
+def _over_seeds(found: Mapping[str, float | None]) -> str:
+    if found["interval"] is None:
+        return f"{found['mean']:.4f}"
+    return f"{found['mean']:.4f} ± {found['interval']:.4f} ({found['median']:.4f})"
 
 
 _COMPARED = {

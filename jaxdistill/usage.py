@@ -17,6 +17,15 @@ Trains in a workdir, evaluates, and saves checkpoints. Run again, the same comma
 CONFIG is a name, or the path of a Python file with a function `config` of your own. By name there are: {names}.
 Its --help lists every knob with its default and meaning."""
 
+FINETUNE = """usage: jaxdistill finetune CONFIG --workdir RUNS --seeds N [--grid KNOB=VALUE,VALUE ...] [knobs]
+       jaxdistill finetune CONFIG --help
+
+Trains a config of a task, such as finetune, pkd or tinybert_task, once for every seed and every setting of the grid,
+and prints each setting's scores on the dev split over the seeds. Run again, it goes on where it was stopped.
+  jaxdistill finetune finetune --model FOLDER --task sst2 --seeds 5 --workdir RUNS
+  jaxdistill finetune finetune --model FOLDER --task rte --workdir RUNS --grid learning-rate=5e-5,2e-5 batch=16,32
+CONFIG is as for `train`; by name there are: {names}."""
+
 CACHE = """usage: jaxdistill cache CONFIG --out FOLDER [knobs]
        jaxdistill cache CONFIG --help
 

@@ -1,0 +1,137 @@
+"""The commands whose options are a config's knobs: `train`, `cache` and `finetune`."""
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+from jaxdistill import knobs
+from jaxdistill.errors import UserError
+from jaxdistill.usage import CACHE, FINETUNE, TRAIN
+
+
+def _where(
+    workdir: Annotated[str, "the run's folder: checkpoints, metrics, scores", "The run"],
+    dry_run: Annotated[bool, "build everything, print sizes and costs, train nothing"] = False,
+    fallback: Annotated[bool, "go on from the checkpoint before one that can't be restored"] = False,
+    cache: Annotated[str, "a folder that `jaxdistill cache` made with the same knobs; the masks are then its own"] = "",
+):
+    """Where a run lives."""
+
+
+def _cache_where(
+    out: Annotated[str, "the folder to write", "The cache"],
+    top: Annotated[int, "pieces whose chances are kept at each position; the others count as one"] = 8,
+    masks: Annotated[int, "seed of the masks, which every run with this cache has"] = 0,
+):
+    """Where a cache lives."""
+
+
+def _sweep_where(
+    workdir: Annotated[str, "the folder of all runs and of results.json", "The runs"],
+    seeds: Annotated[int, "how many seeds, from 0 on"] = 1,
+):
+    """Where the runs of a sweep live."""
+
+
+def _asked(command: str, usage: str, places: Callable, arguments: Sequence[str]) -> tuple[Any, dict] | None:
+    """The experiment that a config and its knobs ask for, and the values of `places`; None when help was printed."""
+    names = ", ".join(sorted(path.stem for path in knobs.folder().glob("*.py") if path.stem != "__init__"))
+    if not arguments:
+        raise UserError(f"name a config: {names}, or the path of your own; `jaxdistill {command} --help` says more")
+    if arguments[0] in ("-h", "--help"):
+        print(usage.format(names=names))
+        return None
+    from jaxdistill.experiment import Experiment, Run
+
+    function = knobs.load(arguments[0])
+    joined = knobs.join(function, places, Run)
+    if {"-h", "--help"} & set(arguments[1:]):
+        print(knobs.help(joined))
+        return None
+    config, where, run = joined(**knobs.parse(joined, arguments[1:]))
+    check_places(where)
+    experiment = function(**config)
+    if not isinstance(experiment, Experiment):
+        raise UserError(
+            f"{arguments[0]}: its function `config` returned {type(experiment).__name__}, not an Experiment"
+        )
+    return dataclasses.replace(experiment, run=Run(**run)), where
+
+
+def check_places(options: dict[str, Any]) -> None:
+    """Raises UserError for an empty path, as of a shell variable that is not set: it would mean the current folder."""
+    for name in ("out", "workdir", "json"):
+        if options.get(name) == "":
+            raise UserError(f"--{name} is empty: name a place, or . for the current folder")
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Trains a config in a workdir."""
+    asked = _asked("train", TRAIN, _where, arguments)
+    if asked is None:
+        return
+    experiment, where = asked
+    if where["cache"]:
+        from jaxdistill.cache import using
+
+        experiment = using(experiment, where["cache"])
+    if where["dry_run"]:
+        from jaxdistill.dry_run import dry_run
+
+        print("\n".join(dry_run(experiment, where["workdir"])))
+        return
+    from jaxdistill.train import train
+
+    command = shlex.join(["jaxdistill", "train", *arguments])
+    result = train(experiment, where["workdir"], fallback=where["fallback"], command=command)
+    if result.stopped == "SIGINT":
+        raise KeyboardInterrupt
+    if result.scores:
+        from jaxdistill.report import run_table
+
+        print(run_table(result.scores))
+
+
+def cache(arguments: Sequence[str]) -> None:
+    """Computes once what a teacher that does not train computes."""
+    asked = _asked("cache", CACHE, _cache_where, arguments)
+    if asked is None:
+        return
+    from jaxdistill.cache import build, static
+
+    experiment, where = asked
+    size = build(static(experiment, where["masks"]), where["out"], where["top"])
+    print(f"wrote {where['out']}, {size} bytes a position; next: jaxdistill train ... --cache {where['out']}")
+
+
+def finetune(arguments: Sequence[str]) -> None:
+    """Trains a config over seeds and a grid of its knobs, and says which setting is best."""
+    own, grid = _without_grid(arguments)
+    asked = _asked("finetune", FINETUNE, _sweep_where, own)
+    if asked is None:
+        return
+    from jaxdistill.report import sweep_table
+    from jaxdistill.sweep import read_grid, sweep
+
+    _, where = asked
+    if where["seeds"] < 1:
+        raise UserError(f"--seeds {where['seeds']}: give at least 1")
+    outcomes = sweep(
+        lambda more: _asked("finetune", FINETUNE, _sweep_where, [*own, *more])[0],
+        where["workdir"],
+        seeds=where["seeds"],
+        grid=read_grid(grid),
+        command=shlex.join(["jaxdistill", "finetune", *arguments]),
+    )
+    print(sweep_table(outcomes))
+
+
+def _without_grid(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments but for `--grid WORD WORD ...`, and those words."""
+    own, grid, inside = [], [], False
+    for word in arguments:
+        inside = word == "--grid" or (inside and not word.startswith("--"))
+        if word != "--grid":
+            (grid if inside else own).append(word)
+    return own, grid

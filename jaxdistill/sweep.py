@@ -1,0 +1,104 @@
+"""The same config over seeds and values of its knobs: every run resumable, one table, the best by the dev split."""
+
+import dataclasses
+import itertools
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+from jaxdistill import files
+from jaxdistill.errors import UserError
+from jaxdistill.experiment import Experiment
+from jaxdistill.tasks.scores import summary
+from jaxdistill.train import train
+
+RESULTS = "results.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What one setting scored.
+
+    Attributes:
+      setting: knobs and their values, as text; {} without a grid.
+      scores: by measure, that of every seed; the first measure is the headline.
+      folders: the workdirs of the seeds.
+    """
+
+    setting: Mapping[str, str]
+    scores: Mapping[str, Sequence[float]]
+    folders: Sequence[str]
+
+    @property
+    def headline(self) -> float:
+        """The mean of the first measure."""
+        return summary(next(iter(self.scores.values())))["mean"]
+
+
+def read_grid(words: Sequence[str]) -> dict[str, list[str]]:
+    """A grid from `["learning-rate=5e-5,2e-5", "alpha=0.2,0.5"]`.
+
+    Raises:
+      UserError: a word is not written so, or names a knob twice.
+    """
+    grid: dict[str, list[str]] = {}
+    for word in words:
+        name, _, values = word.partition("=")
+        name = name.replace("_", "-")
+        listed = values.split(",")
+        if not name or "" in listed or name in grid or len(set(listed)) < len(listed):
+            raise UserError(f"--grid {word}: write each knob once, with its values: learning-rate=5e-5,2e-5")
+        grid[name] = listed
+    if "seed" in grid:
+        raise UserError("--grid seed=...: seeds are --seeds")
+    return grid
+
+
+def sweep(
+    make: Callable[[Sequence[str]], Experiment],
+    workdir: str | os.PathLike,
+    *,
+    seeds: int,
+    grid: Mapping[str, Sequence[str]],
+    notify: Callable[[str], None] = print,
+    command: str = "",
+) -> list[Outcome]:
+    """Trains every setting with every seed; run again, it goes on with what is missing.
+
+    Args:
+      make: an experiment from further arguments of the command line, such as `["--seed", "1"]`.
+      workdir: holds a folder for every setting, with one for every seed, and `results.json`.
+      seeds: how many, from 0 on.
+      grid: values to try, by knob.
+      notify: is told, a line at a time, what happens.
+      command: the command line that asks for this.
+
+    Returns:
+      The settings in the grid's order; those of which a run was stopped are missing.
+
+    Raises:
+      UserError: there is nothing to score on, or see `train`.
+    """
+    workdir = pathlib.Path(workdir)
+    settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    made = [
+        (setting, seed, make([f"--{knob}={value}" for knob, value in (setting | {"seed": str(seed)}).items()]))
+        for setting in settings
+        for seed in range(seeds)
+    ]
+    if any(not experiment.data.held_out for _, _, experiment in made):
+        raise UserError("the config scores on nothing: without a dev split nothing tells the settings apart")
+    found: dict[str, Outcome] = {}
+    for setting, seed, experiment in made:
+        name = ",".join(f"{knob}={value}" for knob, value in setting.items())
+        folder = workdir / name.replace("/", "_") / f"seed-{seed}"
+        notify(f"{name or experiment.name}, seed {seed}:")
+        result = train(experiment, folder, notify=notify, command=command, programs=workdir / "programs")
+        if not result.finished:
+            raise KeyboardInterrupt
+        scores = result.scores["student" if "student" in result.scores else next(iter(result.scores))]
+        before = found.get(name, Outcome(setting, {measure: [] for measure in scores}, []))
+        both = {measure: [*before.scores[measure], value] for measure, value in scores.items()}
+        found[name] = Outcome(setting, both, [*before.folders, str(folder)])
+        files.write_json(workdir / RESULTS, [dataclasses.asdict(outcome) for outcome in found.values()])
+    return list(found.values())

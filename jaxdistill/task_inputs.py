@@ -6,13 +6,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jaxdistill.data.draws import draw, key, uniform
 from jaxdistill.data.vocab import Vocabulary, digests, read_vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import TaskData
 from jaxdistill.tasks.augmented import read_augmented
-from jaxdistill.tasks.read import find_task, read_split
+from jaxdistill.tasks.read import TASKS, find_task, read_split, splits_of
 from jaxdistill.tasks.rows import Rows, TaskBatches, cut_rows
 from jaxdistill.tasks.task import Examples, Questions, Task
+
+ASIDE = 0.1
+"""Share of the training examples that is set aside to score on, where a task has no dev split."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,6 +68,8 @@ def read_task_inputs(data: TaskData, split: str = "train") -> TaskInputs:
     if data.augmented and split == "train":
         pieces = vocabularies["teacher"].digest if "teacher" in vocabularies else ""
         examples = _augmented(data.augmented, find_task(data.task, data.source, data.columns), pieces)
+    elif split in ("train", "dev") and not _has_dev(data):
+        examples = _parts(data.task, data.source, data.columns)[split]
     else:
         examples = _examples(data.task, split, data.source, data.columns, data.dev)
     if data.examples and split == "train":
@@ -81,6 +87,19 @@ def read_task_inputs(data: TaskData, split: str = "train") -> TaskInputs:
             "can follow each other there"
         )
     return TaskInputs(examples, vocabularies, rows)
+
+
+def _has_dev(data: TaskData) -> bool:
+    return bool(data.dev) if data.task not in TASKS else "dev" in splits_of(data.task)
+
+
+@functools.lru_cache(maxsize=1)
+def _parts(task: str, source: str, columns: str) -> dict[str, Examples | Questions]:
+    """The training examples of a task without a dev split: a tenth of them, always the same, are set aside as one."""
+    whole = read_split(task, "train", source, columns)
+    aside = uniform(draw(key(0, "dev"), np.arange(len(whole)))) < ASIDE
+    parts = {"train": whole.take(np.flatnonzero(~aside)), "dev": whole.take(np.flatnonzero(aside))}
+    return {split: dataclasses.replace(part, split=split) for split, part in parts.items()}
 
 
 _examples = functools.lru_cache(maxsize=4)(read_split)

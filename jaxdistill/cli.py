@@ -1,14 +1,14 @@
 """The command line: `jaxdistill COMMAND`, one for each stage."""
 
 import argparse
-import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jaxdistill
-from jaxdistill import cli_runs, signals
+from jaxdistill import cli_runs, cli_tasks, signals
+from jaxdistill.cli_tasks import at_least
 from jaxdistill.errors import UserError
 from jaxdistill.usage import COMPARE, STAGES
 
@@ -71,20 +71,6 @@ def _vocab(options: argparse.Namespace) -> None:
     print(vocabulary_table(rows, lexicons, teacher))
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    from jaxdistill.files import check_writable, write_json
-    from jaxdistill.measure import measure
-    from jaxdistill.report import score_table
-
-    if options.json:
-        check_writable(options.json)
-    names = ("role", "length", "predictions", "rows", "seed", "batch")
-    scores = measure(options.models, options.corpus, **{name: getattr(options, name) for name in names})
-    print(score_table(scores))
-    if options.json:
-        write_json(options.json, {name: dataclasses.asdict(value) for name, value in scores.items()})
-
-
 def _compare(options: argparse.Namespace) -> None:
     from jaxdistill.compare import compare
     from jaxdistill.report import check_comparison_files, comparison_table, write_comparison
@@ -134,17 +120,6 @@ def _env(options: argparse.Namespace) -> None:
         print(f"devices: none could be used ({error})")
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    """A type of option: a whole number that is not too small."""
-
-    def number(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is below {least}")
-        return int(text)
-
-    return number
-
-
 def _parser() -> argparse.ArgumentParser:
     shape = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=28, width=110)
     parser = argparse.ArgumentParser(
@@ -174,12 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     made = command("prepare", _prepare, "Turn text into a corpus: word ids and a lexicon.")
     made.add_argument("sources", nargs="+", metavar="FILE", help=".txt, .txt.gz, .jsonl, .parquet, hf:NAME, tfds:NAME")
     made.add_argument("--out", required=True, metavar="CORPUS", help="the folder to make")
-    made.add_argument("--workers", type=_at_least(1), help="processes (default: one for each core)")
+    made.add_argument("--workers", type=at_least(1), help="processes (default: one for each core)")
     made.add_argument("--field", default="text", help="the field of a row that holds the text (default text)")
 
     made = command("vocab", _vocab, "Learn a vocabulary of WordPieces from a corpus's word counts.")
     made.add_argument("corpus", metavar="CORPUS", help="a folder that prepare made")
-    made.add_argument("--size", type=_at_least(1), default=4928, help="pieces, specials included (default 4928)")
+    made.add_argument("--size", type=at_least(1), default=4928, help="pieces, specials included (default 4928)")
     made.add_argument("--out", required=True, help="a vocab.txt, or a folder for all tokenizer files")
     made.add_argument(
         "--coverage",
@@ -192,23 +167,14 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--teacher", help="a vocab.txt, model folder or hub id: report the share of pieces in common")
     made.add_argument("--compare", action="store_true", help="measure the trainer of `tokenizers` beside it (slower)")
     made.add_argument(
-        "--max-length", type=_at_least(3), default=512, help="model_max_length of the tokenizer (default 512)"
+        "--max-length", type=at_least(3), default=512, help="model_max_length of the tokenizer (default 512)"
     )
 
     commands.add_parser("train", help="Train a config in a workdir; run again to continue.", add_help=False)
     commands.add_parser("finetune", help="Train a config of a task over seeds, and over a grid.", add_help=False)
     commands.add_parser("cache", help="Compute once what a teacher that does not train computes.", add_help=False)
 
-    made = command("evaluate", _evaluate, "Masked-word accuracy and perplexity of runs and Hugging Face folders.")
-    made.add_argument("models", nargs="+", metavar="MODEL", help="a run's workdir, a model folder or a hub id")
-    made.add_argument("--corpus", required=True, help="held-out text, prepared; compared models see the same words")
-    made.add_argument("--length", type=_at_least(3), help="positions in a row (default: the run's, or 128)")
-    made.add_argument("--predictions", type=_at_least(1), help="masked positions in a row (default: the run's, or 20)")
-    made.add_argument("--rows", type=_at_least(0), help="windows to score, 0 for all (default: the run's, or all)")
-    made.add_argument("--batch", type=_at_least(1), default=32, help="rows at a time (default 32)")
-    made.add_argument("--seed", type=_at_least(0), default=0, help="of the masks (default 0)")
-    made.add_argument("--json", help="also write the scores to this file")
-    made.add_argument("--role", help="which model of a run (default: all of them)")
+    cli_tasks.add_commands(command)
 
     made = command("compare", _compare, "Runs and model folders side by side: one table and one picture.")
     made.epilog = COMPARE
@@ -219,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     made = command("export", _export, "Write a run's model as a Hugging Face folder.")
     made.add_argument("run", metavar="RUN", help="the run's workdir, finished or not")
     made.add_argument("--out", required=True, metavar="FOLDER", help="the folder to write")
-    made.add_argument("--step", type=_at_least(0), help="which checkpoint (default: the newest)")
+    made.add_argument("--step", type=at_least(0), help="which checkpoint (default: the newest)")
     made.add_argument("--dtype", default="float32", choices=("float32", "float16"), help="type of the weights")
     made.add_argument("--replace", action="store_true", help="replace a folder that is no export of ours")
     run_model(made)
@@ -227,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     made = command("fill", _fill, "Fill in [MASK].")
     made.add_argument("model", metavar="FOLDER", help="a model folder, a hub id or a run's workdir")
     made.add_argument("text", help='such as "The capital of [MASK] is Rome."')
-    made.add_argument("--top", type=_at_least(1), default=5, help="pieces to show for each mask (default 5)")
+    made.add_argument("--top", type=at_least(1), default=5, help="pieces to show for each mask (default 5)")
     run_model(made)
 
     command("env", _env, "Versions and devices, for bug reports.")

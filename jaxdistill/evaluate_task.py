@@ -48,6 +48,9 @@ def judge(
       batch: rows at a time.
       sharding: where they lie; the default device when None.
       progress: show a bar.
+
+    Raises:
+      UserError: what it says is not finite.
     """
     found = np.zeros((len(rows), length, 2) if config.spans else (len(rows), len(config.classifier)), np.float32)
     order = np.argsort(rows.lengths, kind="stable")
@@ -63,6 +66,8 @@ def judge(
             found[taken, : said.shape[1]] = said
         else:
             found[taken] = said
+    if not np.isfinite(found).all():
+        raise UserError("what the model says is not finite: its training has diverged; use a smaller learning rate")
     return found
 
 

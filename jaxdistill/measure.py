@@ -1,4 +1,4 @@
-"""Runs and model folders side by side on held-out text."""
+"""Runs and model folders side by side, on held-out text or on a task."""
 
 import dataclasses
 import os
@@ -6,13 +6,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxdistill import manifest
+from jaxdistill import evaluate_task, manifest
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.vocab import read_vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.evaluate import Model, Scores, score
 from jaxdistill.export import is_run, read_model
 from jaxdistill.inputs import read_inputs
+from jaxdistill.task_inputs import read_task_inputs
+from jaxdistill.task_model import read_task_model, roles_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,3 +95,60 @@ def measure(
     inputs = read_inputs(corpus, vocabularies, length)
     held_out = inputs.held_out(masking, seed, setting.rows if rows is None else rows)
     return score(models, held_out, batch=batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskScores:
+    """What a model scored on a split of a task.
+
+    Attributes:
+      task: the task's name.
+      split: which part of it.
+      examples: how many there are.
+      scores: its metrics.
+    """
+
+    task: str
+    split: str
+    examples: int
+    scores: Mapping[str, float]
+
+
+def measure_task(
+    sources: Sequence[str | os.PathLike],
+    task: str = "",
+    split: str = "dev",
+    *,
+    role: str | None = None,
+    length: int | None = None,
+    batch: int = 32,
+    **where: str,
+) -> dict[str, TaskScores]:
+    """Scores fine-tuned models on a split of a task: of a run all that have a head.
+
+    Args:
+      sources: workdirs of runs, Hugging Face folders, hub ids.
+      task: as of `read_task_model`, and so are `length` and `where`.
+      split: which part of it.
+      role: which model of each run; all when None.
+      length: pieces in a row, at most.
+      batch: rows at a time.
+      where: `source`, `columns` and `dev`.
+
+    Returns:
+      Scores by source; by `SOURCE ROLE` where a run has several models.
+
+    Raises:
+      UserError: a source or the split can't be read, the split has no labels, or a model does not fit the task.
+    """
+    found = {}
+    for source in map(str, sources):
+        roles = roles_of(source, role)
+        for name in roles:
+            model = read_task_model(source, task, role=name, length=length, **where)
+            inputs = read_task_inputs(model.data, split)
+            scores = evaluate_task.score(model.config, model.params, inputs, model.data, batch=batch)
+            found[source if len(roles) == 1 else f"{source} {name}"] = TaskScores(
+                model.task.name, split, len(inputs.examples), scores
+            )
+    return found

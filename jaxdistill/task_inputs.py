@@ -68,10 +68,8 @@ def read_task_inputs(data: TaskData, split: str = "train") -> TaskInputs:
     if data.augmented and split == "train":
         pieces = vocabularies["teacher"].digest if "teacher" in vocabularies else ""
         examples = _augmented(data.augmented, find_task(data.task, data.source, data.columns), pieces)
-    elif split in ("train", "dev") and not _has_dev(data):
-        examples = _parts(data.task, data.source, data.columns)[split]
     else:
-        examples = _examples(data.task, split, data.source, data.columns, data.dev)
+        examples = read_examples(data.task, split, data.source, data.columns, data.dev)
     if data.examples and split == "train":
         examples = _first(examples, data.examples)
     if split == "train" and (examples.answers if isinstance(examples, Questions) else examples.labels) is None:
@@ -89,8 +87,16 @@ def read_task_inputs(data: TaskData, split: str = "train") -> TaskInputs:
     return TaskInputs(examples, vocabularies, rows)
 
 
-def _has_dev(data: TaskData) -> bool:
-    return bool(data.dev) if data.task not in TASKS else "dev" in splits_of(data.task)
+def read_examples(task: str, split: str, source: str = "", columns: str = "", dev: str = "") -> Examples | Questions:
+    """A split of a task as `read_split` reads it; where there is no dev split, some of the training examples are it.
+
+    Raises:
+      UserError: see `read_split`.
+    """
+    has_dev = "dev" in splits_of(task) if task in TASKS else bool(dev)
+    if split in ("train", "dev") and not has_dev:
+        return _parts(task, source, columns)[split]
+    return _examples(task, split, source, columns, dev)
 
 
 @functools.lru_cache(maxsize=1)

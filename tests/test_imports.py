@@ -23,9 +23,9 @@ LAYERS = [
     ["inputs", "memory", "step"],
     ["cache", "evaluate", "evaluate_task", "resolve"],
     ["train", "export", "dry_run"],
-    ["sweep"],
-    ["fill", "augment", "measure", "compare", "report", "quickstart"],
-    ["cli_runs"],
+    ["sweep", "task_model"],
+    ["fill", "augment", "measure", "predict", "compare", "report", "quickstart"],
+    ["cli_runs", "cli_tasks"],
     ["cli"],
 ]
 # A package named here is imported by these modules alone.

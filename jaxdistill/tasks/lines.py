@@ -1,0 +1,79 @@
+"""Lines of text to predict something of: a text each, or two."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
+
+from jaxdistill.errors import UserError
+from jaxdistill.tasks.task import Examples, Questions, Task
+
+
+def decode_lines(file: BinaryIO, where: str) -> Iterator[tuple[int, str]]:
+    """The lines of a stream of UTF-8, from 1, without their ends and a byte-order mark.
+
+    Raises:
+      UserError: a line is not UTF-8.
+    """
+    for number, line in enumerate(file, 1):
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{where}, line {number} is not UTF-8 text: {error.reason}; convert it to UTF-8") from None
+
+
+def read_texts(lines: Iterable[tuple[int, str]], task: Task, where: str) -> Iterator[tuple[str, ...]]:
+    """The texts of each line, as many as an example of the task has.
+
+    Of two, there is a tab between them, or the line is JSON: `first` and `second`, for spans `question` and `context`.
+
+    Args:
+      lines: numbered lines.
+      task: what is to be predicted.
+      where: what they are read from, for messages.
+
+    Raises:
+      UserError: a line is empty, lacks a text, or has one too many.
+    """
+    names = ("question", "context") if task.kind == "spans" else ("first", "second") if task.pair else ("text",)
+    for number, line in lines:
+        place = f"{where}, line {number}"
+        texts = _of_json(line, names, place) if task.pair and _is_json(line) else tuple(line.split("\t"))
+        if len(texts) > 1 and not task.pair:
+            raise UserError(f"{place} has a tab, but {task.name} is of one text a line: write a space instead")
+        if not line.strip():
+            raise UserError(f"{place} is empty: there must be a text in every line")
+        if len(texts) != len(names):
+            wanted = json.dumps(dict.fromkeys(names, "..."))
+            raise UserError(
+                f"{place} has {len(texts) - 1 or 'no'} tabs: {task.name} is of {' and '.join(names)}, with one tab "
+                f"between them, or as JSON: {wanted}"
+            )
+        for name, text in zip(names, texts, strict=True):
+            if not text.strip():
+                raise UserError(f"{place} has an empty {name}")
+        yield texts
+
+
+def unlabelled(task: Task, texts: Sequence[tuple[str, ...]]) -> Examples | Questions:
+    """Texts as examples of a task, whose labels or answers are not known."""
+    ids, columns = tuple(map(str, range(len(texts)))), tuple(zip(*texts, strict=True))
+    if task.kind == "spans":
+        return Questions(task, "given", ids, *columns, answers=None, starts=None)
+    return Examples(task, "given", ids, columns[0], columns[1] if task.pair else None, labels=None)
+
+
+def _is_json(line: str) -> bool:
+    """Whether a line is meant as JSON, which has no tab of its own where a program wrote it."""
+    return line.startswith("{") and "\t" not in line
+
+
+def _of_json(line: str, names: Sequence[str], place: str) -> tuple[str, ...]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place} begins as JSON does, but is not JSON: {error}") from None
+    for name in names:
+        if not isinstance(row.get(name), str):
+            raise UserError(f"{place} has no text {name!r}: it must have {' and '.join(map(repr, names))}")
+    # JSON can hold half of a surrogate pair, which UTF-8 can't.
+    return tuple(row[name].encode("utf-16", "surrogatepass").decode("utf-16", "replace") for name in names)

@@ -276,7 +276,7 @@ class Bert(nn.Module):
 
 
 ROWS = 2
-"""Rows that `predict` and `judge` take at a time on a CPU: 32 ran at a fifth of the speed (docs/benchmarks.md)."""
+"""Rows that these functions take at a time on a CPU: 32 ran at a fifth of the speed (docs/benchmarks.md)."""
 
 
 def predict(
@@ -299,6 +299,11 @@ def judge(config: BertConfig, params: dict, ids: Array, mask: Array, types: Arra
         return outputs.spans if config.spans else outputs.classes
 
     return _some_rows_at_a_time(scores, (ids, mask, types))
+
+
+def encode(config: BertConfig, params: dict, ids: Array, mask: Array) -> Array:
+    """Hidden states after the last layer: [batch, length, hidden]."""
+    return _some_rows_at_a_time(lambda rows: Bert(config).apply({"params": params}, *rows).last, (ids, mask))
 
 
 def _some_rows_at_a_time(function, rows: tuple[Array, ...]) -> Array:

@@ -1,8 +1,10 @@
 """The command line: `jaxdistill COMMAND`, one for each stage."""
 
 import argparse
+import dataclasses
 import functools
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -81,6 +83,26 @@ def _compare(options: argparse.Namespace) -> None:
     print(comparison_table(made))
     if options.out:
         print(f"{options.out}: {', '.join(write_comparison(made, options.out))}")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from jaxdistill import picture
+    from jaxdistill.bench import bench
+    from jaxdistill.files import check_writable, write_json
+    from jaxdistill.report import bench_picture, bench_table
+
+    drawn = None if options.picture is None else pathlib.Path(options.picture)
+    if options.json:
+        check_writable(options.json)
+    if drawn:
+        picture.check(drawn)
+    asked = {name: getattr(options, name) for name in ("length", "rows", "rounds")}
+    made = bench(options.models, **asked, scored=drawn is not None)
+    print(bench_table(made))
+    if options.json:
+        write_json(options.json, dataclasses.asdict(made))
+    if drawn:
+        picture.save(bench_picture(made), drawn)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -181,6 +203,16 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("models", nargs="+", metavar="RUN", help="a run's workdir, a model folder or a hub id")
     made.add_argument("--corpus", metavar="HELD_OUT", help="prepared text that no model was trained on: score all now")
     made.add_argument("--out", metavar="FOLDER", help="also write compare.json, .md, .png and .svg there")
+
+    made = command("bench", _bench, "Size and speed of any models, fine-tuned ones too, as ratios to the largest.")
+    made.add_argument("models", nargs="+", metavar="MODEL", help="a run's workdir, a model folder or a hub id")
+    made.add_argument(
+        "--length", type=at_least(1), default=0, help="pieces in a row (default 128, or the fewest positions)"
+    )
+    made.add_argument("--rows", type=at_least(1), default=32, help="rows of a batch (default 32)")
+    made.add_argument("--rounds", type=at_least(1), default=20, help="in which the models take turns (default 20)")
+    made.add_argument("--json", metavar="FILE", help="also write the figures to this file")
+    made.add_argument("--picture", metavar="FILE", help="draw the runs' scores against size: a .png or .svg")
 
     made = command("export", _export, "Write a run's model as a Hugging Face folder.")
     made.add_argument("run", metavar="RUN", help="the run's workdir, finished or not")

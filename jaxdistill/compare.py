@@ -1,18 +1,15 @@
 """Runs and model folders side by side: accuracy, size, speed and what their training took."""
 
 import dataclasses
-import functools
 import os
 import pathlib
 import statistics
-import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from jaxdistill import bert, files, train
+from jaxdistill import bert, models, train
 from jaxdistill.data.corpus import open_corpus
 from jaxdistill.data.vocab import read_vocabulary
 from jaxdistill.errors import UserError
@@ -21,9 +18,8 @@ from jaxdistill.export import Trained, is_run, read_model, read_run
 from jaxdistill.inputs import read_inputs
 from jaxdistill.measure import Setting, setting_of
 from jaxdistill.metrics import JSONL, read_lines
+from jaxdistill.speed import BATCH, reading, turns
 
-BATCH = 32
-"""Rows at a time when throughput is measured."""
 SECONDS = 1.0
 """For each model and each of the two speeds, besides the least rounds."""
 ROUNDS = (3, 100)
@@ -121,7 +117,7 @@ def compare(sources: Sequence[str], corpus: str | None = None) -> Comparison:
     Raises:
       UserError: a source is given twice or is neither a run nor a model, or something can't be read.
     """
-    named = _names(sources)
+    named = models.short_names(sources)
     if corpus is not None:
         open_corpus(corpus)
     read = {name: _read(source) for name, source in named.items()}
@@ -130,11 +126,11 @@ def compare(sources: Sequence[str], corpus: str | None = None) -> Comparison:
     length = min(setting.length, *(source.model.config.positions for source in read.values()))
     with_head = {name: source for name, source in read.items() if source.model.config.mlm}
     scores, scored = _scores(with_head, corpus, dataclasses.replace(setting, length=length))
-    speeds = [_speeds({name: source.model for name, source in read.items()}, length, rows) for rows in (1, BATCH)]
-    models = {}
+    speeds = [_speeds(read, length, rows) for rows in (1, BATCH)]
+    made = {}
     for name, source in read.items():
         cost = _cost(source) if source.run else None
-        models[name] = Compared(
+        made[name] = Compared(
             source=source.place,
             role=source.run.role if source.run else None,
             vocabulary=source.model.vocabulary.digest,
@@ -145,34 +141,15 @@ def compare(sources: Sequence[str], corpus: str | None = None) -> Comparison:
             cost=cost,
             notes=_notes(source, cost, name in scores),
         )
-    return Comparison(models, scored, length, jax.devices()[0].device_kind)
-
-
-def _names(sources: Sequence[str]) -> dict[str, str]:
-    """Sources by the shortest ends of their paths that tell them apart."""
-    parts, seen = [], set()
-    for source in sources:
-        local = os.path.isdir(source)
-        if local and not (is_run(source) or os.path.exists(os.path.join(source, "config.json"))):
-            raise UserError(
-                f"{source} is neither a run (it has no experiment.json) nor a model folder (it has no config.json)"
-            )
-        whole = os.path.realpath(source) if local else source
-        if whole in seen:
-            raise UserError(f"{source} is given twice: name every run and model once")
-        seen.add(whole)
-        parts.append(pathlib.Path(os.path.abspath(source) if local else source).parts)
-    for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(each[-count:]) for each in parts]
-        if len(set(names)) == len(names):
-            break
-    return dict(zip(names, sources, strict=True))
+    return Comparison(made, scored, length, jax.devices()[0].device_kind)
 
 
 def _read(source: str) -> _Source:
     if not is_run(source):
         return _Source(source, read_model(source), None)
     run = read_run(source)
+    if "task" in run.manifest["config"]["data"]:
+        raise UserError(f"{source} is a run of a task, and held-out text is compared: `jaxdistill bench` measures it")
     return _Source(source, Model(run.config, run.params, run.vocabulary), run)
 
 
@@ -195,59 +172,22 @@ def _scores(read: Mapping[str, _Source], corpus: str | None, setting: Setting) -
         for name in source.asked["data"]["vocabularies"]:
             vocabulary = read_vocabulary(pathlib.Path(source.place) / train.VOCABULARIES / name)
             vocabularies[vocabulary.digest] = vocabulary
-    models = {name: source.model for name, source in read.items()}
-    vocabularies |= {model.vocabulary.digest: model.vocabulary for model in models.values()}
+    own = {name: source.model for name, source in read.items()}
+    vocabularies |= {model.vocabulary.digest: model.vocabulary for model in own.values()}
     held_out = read_inputs(corpus, vocabularies, setting.length).held_out(setting.masking, rows=setting.rows)
-    return score(models, held_out), f"{corpus}, scored now"
+    return score(own, held_out), f"{corpus}, scored now"
 
 
 def _ended(source: _Source) -> tuple[Hashable, Scores] | None:
-    """The scores that a run ended with, if these are the weights, after what tells whether others saw the same."""
-    path = pathlib.Path(source.place) / train.SCORES
-    saved = files.read_json(path) if path.is_file() else {}
-    setting = setting_of(source.asked)
-    if (saved.get("step"), saved.get("rows")) != (source.run.step, setting.rows):
-        return None
-    if source.run.role not in saved["scores"]:
-        return None
-    hashes = source.run.manifest["data"].items()
-    vocabularies = frozenset(digest for name, digest in hashes if name.startswith("vocabulary of "))
-    return (saved["corpus"], setting, vocabularies), Scores(**saved["scores"][source.run.role])
+    """The scores that a run ended with, after what tells whether others saw the same."""
+    found = models.ended(source.place, source.run)
+    return found and (found[0], Scores(**found[1]))
 
 
-def _speeds(models: Mapping[str, Model], length: int, rows: int) -> dict[str, float]:
-    """Seconds that each model takes for so many rows; as in `fill`, all pieces are scored at one place of each."""
-    ids, places = np.ones((rows, length), np.int32), np.zeros((rows, 1), np.int32)
-
-    def call(model):
-        params = jax.device_put(model.params)
-        return lambda: jax.block_until_ready(_forward(model.config, params, ids, ids > 0, places))
-
-    return medians({name: call(model) for name, model in models.items()})
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _forward(config, params, ids, mask, places):
-    if config.mlm:
-        return bert.predict(config, params, ids, mask, places)
-    return bert.Bert(config).apply({"params": params}, ids, mask).last
-
-
-def medians(calls: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median seconds of calls that take turns, so that a machine that slows down slows all of them; warm."""
-    for call in calls.values():
-        call()
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    least, most = ROUNDS
-    end = time.perf_counter() + SECONDS * len(calls)
-    for number in range(most):
-        if number >= least and time.perf_counter() > end:
-            break
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            found[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times) for name, times in found.items()}
+def _speeds(read: Mapping[str, _Source], length: int, rows: int) -> dict[str, float]:
+    """Median seconds that each model takes for so many rows."""
+    calls = {name: reading(source.model.config, source.model.params, length, rows) for name, source in read.items()}
+    return {name: statistics.median(times) for name, times in turns(calls, *ROUNDS, SECONDS).items()}
 
 
 def _cost(source: _Source) -> Cost:

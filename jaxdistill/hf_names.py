@@ -25,9 +25,7 @@ def parse_config(path: pathlib.Path, **heads: Any) -> tuple[BertConfig, Family]:
     Raises:
       UserError: it is not one, or describes a model that we can't honour.
     """
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a JSON object")
+    content = _content(path)
     if content.get("auto_map"):
         raise UserError(f"{path} asks to run code of its own (auto_map): only plain BERT models are read")
     kind = content.get("model_type", "bert")
@@ -55,19 +53,40 @@ def parse_config(path: pathlib.Path, **heads: Any) -> tuple[BertConfig, Family]:
         raise UserError(f"{path}: {error}") from None
 
 
+def _content(path: pathlib.Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a JSON object")
+    return content
+
+
+def _class(content: dict[str, Any]) -> str:
+    """The class of `transformers` that a config.json names, or ""."""
+    return str((content.get("architectures") or [""])[0])
+
+
+def is_fine_tuned(path: pathlib.Path) -> bool:
+    """Whether a `config.json` is of a model with a classifier or spans.
+
+    Raises:
+      UserError: it is not one.
+    """
+    return _class(_content(path)).endswith((CLASSIFIER, SPANS))
+
+
 def parse_task_heads(path: pathlib.Path) -> dict[str, Any]:
     """The heads of the fine-tuned model that a `config.json` describes, as `BertConfig` has them.
 
     Raises:
       UserError: it says nothing of a classifier or of spans, or names its classes badly.
     """
-    content = read_json(path)
-    classes = content.get("architectures") or [""]
-    if str(classes[0]).endswith(SPANS):
+    content = _content(path)
+    named = _class(content)
+    if named.endswith(SPANS):
         return {"mlm": False, "spans": True}
-    if not str(classes[0]).endswith(CLASSIFIER):
+    if not named.endswith(CLASSIFIER):
         raise UserError(
-            f"{path} is of {classes[0] or 'no class'}: a fine-tuned one ends with {CLASSIFIER} or {SPANS}. "
+            f"{path} is of {named or 'no class'}: a fine-tuned one ends with {CLASSIFIER} or {SPANS}. "
             "Fine-tune it first, with `jaxdistill finetune`"
         )
     names = content.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})

@@ -27,6 +27,14 @@ def check_matplotlib() -> None:
         raise UserError("a picture needs matplotlib, which is not installed: pip install 'jaxdistill[plot]'") from None
 
 
+def check(path: pathlib.Path) -> None:
+    """Raises UserError when no picture can be drawn, or none saved at `path`."""
+    check_matplotlib()
+    if path.suffix not in (".png", ".svg"):
+        raise UserError(f"a picture as {str(path)!r}: name a file that ends with .png or .svg")
+    files.check_writable(path)
+
+
 def draw(
     accuracy: Mapping[str, float], measure: str, costs: Mapping[str, Mapping[str, float]], hollow: Sequence[str] = ()
 ) -> Any:

@@ -5,13 +5,16 @@ import os
 import pathlib
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from jaxdistill import files, picture
-from jaxdistill.compare import BATCH, Comparison
+from jaxdistill.bench import Bench, Spread
+from jaxdistill.compare import Comparison
 from jaxdistill.data.lexicon import Lexicon
 from jaxdistill.data.vocab import Vocabulary
 from jaxdistill.data.wordpiece import describe
 from jaxdistill.evaluate import Scores
+from jaxdistill.speed import BATCH
 from jaxdistill.sweep import Outcome
 from jaxdistill.tasks.scores import summary
 
@@ -166,6 +169,46 @@ def write_comparison(comparison: Comparison, folder: str | os.PathLike) -> tuple
     for path in paths[2:]:
         picture.save(figure, path)
     return _FILES
+
+
+def bench_table(bench: Bench) -> str:
+    """Models with their size and speed, one a line, and what the columns mean."""
+    scores = ["score"] if bench.measure else []
+    header = ["model", "head", *scores, "parameters", "smaller", "MB", "ms/row", "faster", "rows/s", "faster"]
+    rows = []
+    for name, model in bench.models.items():
+        score = ["-" if model.score is None else f"{model.score:.4f}"] if scores else []
+        size = [f"{model.parameters:,}", f"{_number(model.smaller)}x", _number(model.megabytes)]
+        speed = [_between(model.latency), f"{_number(model.faster)}x"]
+        speed += [_between(model.throughput), f"{_number(model.faster_batches)}x"]
+        rows.append([name, model.head, *score, *size, *speed])
+    halves = sorted({model.dtype for model in bench.models.values()} - {"float32"})
+    notes = [
+        f"({bench.rounds} rounds on {bench.device}, the models taking turns: median (lower to upper quartile). Rows of "
+        f"{bench.length} pieces, one at a time and {bench.rows} at a time. Smaller and faster: than {bench.reference}. "
+        "MB of the weights' file, of a run as float32. A model with the head 'none' is its encoder alone.)"
+    ]
+    notes += [f"(score: {bench.measure}; '-' where none is known that compares)"] if scores else []
+    for dtype in halves:
+        names = ", ".join(name for name, model in bench.models.items() if model.dtype == dtype)
+        notes.append(f"({names}: computes in {dtype})")
+    made = _table(header, rows)
+    width = max(map(len, made.splitlines()))
+    return "\n".join([made, *(textwrap.fill(note, width) for note in notes)])
+
+
+def _between(spread: Spread) -> str:
+    return f"{_number(spread.median)} ({_number(spread.low)} to {_number(spread.high)})"
+
+
+def bench_picture(bench: Bench) -> Any:
+    """A figure of the scores against size and latency, of the models that have one."""
+    known = {name: model for name, model in bench.models.items() if model.score is not None}
+    costs = {
+        "parameters": {name: model.parameters for name, model in known.items()},
+        f"ms for a row of {bench.length} pieces": {name: model.latency.median for name, model in known.items()},
+    }
+    return picture.draw({name: model.score for name, model in known.items()}, bench.measure, costs)
 
 
 def vocabulary_table(

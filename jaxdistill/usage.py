@@ -6,6 +6,7 @@ STAGES = """the stages:
   jaxdistill train extreme --workdir RUN --corpus CORPUS --vocabulary vocab.txt --teacher FOLDER_OR_HUB_ID
   jaxdistill evaluate RUN --corpus HELD_OUT             masked-word accuracy on text that was set aside
   jaxdistill compare RUN RUN ...                        accuracy, size, speed, training cost: a table and a picture
+  jaxdistill bench RUN TEACHER                          size and speed side by side, and how many times better
   jaxdistill export RUN --out FOLDER                    a model that transformers loads
   jaxdistill fill FOLDER "A cup of [MASK]."             the likeliest pieces for each [MASK]
 all of them at once, in minutes: jaxdistill quickstart"""

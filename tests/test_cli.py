@@ -16,7 +16,7 @@ import jaxdistill
 from jaxdistill import cli
 from jaxdistill.data.vocab import read_vocabulary
 
-COMMANDS = ("quickstart", "prepare", "vocab", "train", "evaluate", "compare", "export", "fill", "env")
+COMMANDS = ("quickstart", "prepare", "vocab", "train", "evaluate", "compare", "bench", "export", "fill", "env")
 SMALL = {"steps": 2, "variant": "nokd", "run": {"devices": 1, "save_every": 2}}
 
 

@@ -175,26 +175,6 @@ def test_the_time_of_steps_is_that_of_a_loop_over_them():
     assert compare.training_seconds([], 4, 100) is None
 
 
-@pytest.mark.parametrize(("budget", "rounds"), [(0.0, 3), (15.0, 4), (1e9, 100)])
-def test_models_take_turns_until_the_time_is_up(monkeypatch, budget, rounds):
-    now, called = [0.0], []
-
-    def taking(name, *seconds):
-        each = itertools.chain([1000.0], itertools.cycle(seconds))
-
-        def call():
-            called.append(name)
-            now[0] += next(each)
-
-        return call
-
-    monkeypatch.setattr(compare, "SECONDS", budget / 2)
-    monkeypatch.setattr(compare.time, "perf_counter", lambda: now[0])
-    found = compare.medians({"one": taking("one", 1.0, 5.0, 1.0), "two": taking("two", 2.0)})
-    assert found == {"one": 1.0, "two": 2.0}, "medians, without the first calls"
-    assert called == ["one", "two"] * (rounds + 1)
-
-
 CLOSE = {"nokd": 0.30, "up": 0.305, "dual": 0.302, "a-long-name-of-a-model": 0.31, "bert": 0.6}
 
 
@@ -294,6 +274,14 @@ def test_what_can_not_be_compared_is_refused_before_anything_is_read(runs, tiny_
     assert cli.main(["compare", str(runs[0] / "nokd"), "--out", str(tmp_path / "out")]) == 2
     assert "pip install 'jaxdistill[plot]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_a_task_is_sent_to_bench(altered):
+    def to_a_task(content):
+        content["config"]["data"]["task"] = "sst2"
+
+    with pytest.raises(UserError, match=r"is a run of a task, .* `jaxdistill bench` measures it"):
+        of(altered("nokd", "task", "experiment.json", to_a_task))
 
 
 def test_a_model_without_a_head_has_all_but_scores(runs, altered):

@@ -15,7 +15,7 @@ LAYERS = [
     ["events", "seal", "checksum", "manifest", "picture", "usage"],
     ["bert", "optim", "sharding", "checkpoint", "metrics", "data/*", "tasks/*"],
     ["hf_files", "hf_families"],
-    ["hf_names", "model_card", "mixed", "task_head", "transplant"],
+    ["hf_names", "model_card", "mixed", "task_head", "transplant", "speed"],
     ["terms/*", "hf"],
     ["initial"],
     ["experiment"],
@@ -24,7 +24,7 @@ LAYERS = [
     ["cache", "evaluate", "evaluate_task", "resolve"],
     ["train", "export", "dry_run"],
     ["sweep", "task_model"],
-    ["fill", "augment", "measure", "predict", "compare", "report", "quickstart"],
+    ["fill", "augment", "measure", "predict", "models", "compare", "bench", "report", "quickstart"],
     ["cli_runs", "cli_tasks"],
     ["cli"],
 ]

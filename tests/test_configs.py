@@ -22,7 +22,8 @@ from jaxdistill.terms import AttentionScores, HiddenStates, SharedTargets, SoftT
 from jaxdistill.train import train
 
 ONE = {"devices": 1, "log_every": 1, "save_every": 3, "score_rows": 8}
-ELSEWHERE = {"cross_vocabulary", "distilbert", "extreme_plus", "mixed_vocab", "tinybert_general"}  # in test_methods.py
+METHODS = {"cross_vocabulary", "distilbert", "extreme_plus", "mixed_vocab", "tinybert_general"}  # in test_methods.py
+TASKS = {"finetune", "pkd", "tinybert_task"}  # in test_task_runs.py
 VARIANTS = ("nokd", "dual", "down", "up")
 
 
@@ -48,7 +49,7 @@ def same(one, other) -> bool:
 
 
 def test_every_config_is_tested_here():
-    assert {path.stem for path in knobs.folder().glob("*.py")} - {"__init__"} == {"extreme", "mlm", *ELSEWHERE}
+    assert {path.stem for path in knobs.folder().glob("*.py")} - {"__init__"} == {"extreme", "mlm", *METHODS, *TASKS}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

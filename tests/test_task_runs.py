@@ -1,0 +1,211 @@
+"""Runs on tasks from end to end: fine-tuning, distillation on a task, sweeps, and what `transformers` says of them."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from jaxdistill import cli, evaluate_task, hf, knobs, tree
+from jaxdistill.errors import UserError
+from jaxdistill.experiment import Run
+from jaxdistill.export import export, read_run
+from jaxdistill.sweep import read_grid
+from jaxdistill.task_inputs import read_task_inputs, updates
+from jaxdistill.terms import Patience
+from jaxdistill.train import train
+
+RUN = Run(devices=1, tensorboard=False, log_every=1, save_every=4)
+SHORT = {"batch": 8, "length": 24, "learning_rate": 1e-2}
+
+
+@pytest.fixture(scope="session")
+def tasks(tmp_path_factory):
+    """A table whose classes are told by one word, one of scores, and questions, with training and dev files."""
+    folder = tmp_path_factory.mktemp("tasks")
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 40), ("dev", 24)):
+        rows, scores, asked = ["text\tkind"], ["a\tb\tscore"], []
+        for number in range(count):
+            word = ("river", "bridge")[number % 2]
+            text = " ".join(["the old sailor crosses the", word, *["at noon"] * int(draw.integers(0, 4))])
+            rows.append(f"{text}\t{word}s")
+            scores.append(f"{text}\tthe river\t{float(word == 'river')}")
+            answer = {"text": f"the {word}", "answer_start": text.index(f"the {word}")}
+            qa = {"id": str(number), "question": "what is crossed?", "answers": [answer]}
+            asked.append({"context": text, "qas": [qa]})
+        (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+        (folder / f"score-{split}.tsv").write_text("\n".join(scores) + "\n")
+        squad = {"version": "1.1", "data": [{"title": "t", "paragraphs": asked}]}
+        (folder / f"{split}-v1.1.json").write_text(json.dumps(squad))
+    return folder
+
+
+def asked(tasks, kind="classes"):
+    if kind == "spans":
+        return {"task": "squad", "source": str(tasks)}
+    prefix, columns = {
+        "classes": ("", "first=text,label=kind"),
+        "score": ("score-", "first=a,second=b,label=score,kind=score"),
+    }[kind]
+    files = {"task": str(tasks / f"{prefix}train.tsv"), "dev": str(tasks / f"{prefix}dev.tsv")}
+    return files | {"columns": columns}
+
+
+def make(config, **values):
+    return dataclasses.replace(knobs.load(config)(**values), run=RUN)
+
+
+def finish(experiment, workdir):
+    result = train(experiment, workdir, notify=lambda line: None)
+    assert result.finished
+    return result
+
+
+@pytest.fixture(scope="session")
+def teacher(tasks, tiny_inputs, tmp_path_factory):
+    """A model fine-tuned for the classes, exported."""
+    folder = tmp_path_factory.mktemp("teacher")
+    experiment = make("finetune", model=str(tiny_inputs.teacher), epochs=15.0, **asked(tasks), **SHORT)
+    with pytest.warns(UserWarning, match="no weights for pooler and classifier"):
+        result = finish(experiment, folder / "run")
+    assert result.scores["model"]["accuracy"] == 1.0, "one word tells the classes apart"
+    export(folder / "run", folder / "model", notify=lambda line: None)
+    return folder / "model"
+
+
+@pytest.mark.parametrize("kind", ["classes", "score", "spans"])
+@pytest.mark.filterwarnings("ignore:.*has no weights for")
+def test_a_fine_tuned_model_says_the_same_in_transformers(kind, tasks, tiny_inputs, tmp_path):
+    experiment = make("finetune", model=str(tiny_inputs.teacher), epochs=1.0, **asked(tasks, kind), **SHORT)
+    scores = finish(experiment, tmp_path / "run").scores["model"]
+    export(tmp_path / "run", tmp_path / "model", notify=lambda line: None)
+    found = read_run(tmp_path / "run")
+    inputs = read_task_inputs(experiment.data, "dev")
+    rows = inputs.rows["model"]
+    said = evaluate_task.judge(found.config, found.params, rows, found.vocabulary, 24, progress=False)
+    auto = "AutoModelForQuestionAnswering" if kind == "spans" else "AutoModelForSequenceClassification"
+    model = getattr(transformers, auto).from_pretrained(tmp_path / "model").eval()
+    for row in (0, 1, len(rows) - 1):
+        given = {"input_ids": torch.tensor(rows.ids[row])[None], "token_type_ids": torch.tensor(rows.types[row])[None]}
+        with torch.no_grad():
+            theirs = model(**given)
+        if kind == "spans":
+            np.testing.assert_allclose(said[row, : len(rows.ids[row]), 1], theirs.end_logits[0], atol=1e-5)
+        else:
+            np.testing.assert_allclose(said[row], theirs.logits[0], atol=1e-5)
+    if kind == "classes":
+        assert model.config.id2label == {0: "bridges", 1: "rivers"}
+        right = np.mean([inputs.examples.labels[i] == said[i].argmax() for i in range(len(rows))])
+        assert scores["accuracy"] == pytest.approx(right)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"{next(iter(scores.values())):.4g}" in card and "fill-mask" not in card
+
+
+def test_a_run_goes_on_from_an_earlier_checkpoint_to_the_same_bits(tasks, teacher, tmp_path):
+    experiment = make("finetune", model=str(teacher), epochs=2.0, **asked(tasks), **SHORT)
+    whole = finish(experiment, tmp_path / "run")
+    params = tree.flatten(read_run(tmp_path / "run").params)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / str(experiment.steps))
+    (tmp_path / "run" / "scores.json").unlink()
+    again = finish(experiment, tmp_path / "run")
+    same = tree.flatten(read_run(tmp_path / "run").params)
+    assert all(np.array_equal(params[name], same[name]) for name in params) and again.scores == whole.scores
+
+
+@pytest.mark.parametrize("kind", ["classes", "score", "spans"])
+@pytest.mark.filterwarnings("ignore:.*has no weights for")
+def test_patient_distillation_of_every_kind(kind, tasks, tiny_inputs, tmp_path):
+    taught = make("finetune", model=str(tiny_inputs.teacher), epochs=1.0, **asked(tasks, kind), **SHORT)
+    finish(taught, tmp_path / "teacher")
+    export(tmp_path / "teacher", tmp_path / "model", notify=lambda line: None)
+    common = {"teacher": str(tmp_path / "model"), "epochs": 1.0, **asked(tasks, kind), **SHORT}
+    own = {"student": str(tiny_inputs.teacher)}
+    experiment = make("pkd", layers="last", **own, **common)
+    assert isinstance(experiment.terms["patience"], Patience)
+    lines = finish(experiment, tmp_path / "run") and (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert {"task", "soft", "patience"} <= set(json.loads(lines[-1]))
+    before = hf.read_hf(tmp_path / "model", mlm=False, **head(experiment.models["teacher"])).params
+    before, after = map(tree.flatten, (before, read_run(tmp_path / "run", "teacher").params))
+    assert all(np.array_equal(before[name], after[name]) for name in before), "the teacher is frozen"
+
+
+def head(config):
+    return {name: getattr(config, name) for name in ("pooler", "pooling", "classifier", "spans")}
+
+
+@pytest.mark.filterwarnings("ignore:.*has no weights for")
+def test_tinybert_s_two_stages(tasks, teacher, tiny_inputs, tmp_path):
+    common = {"teacher": str(teacher), "epochs": 1.0, **asked(tasks), **SHORT}
+    one = make("tinybert_task", student=str(tiny_inputs.teacher), stage=1, **common)
+    assert set(one.terms) == {"embeddings", "hidden", "attention"} and not one.models["student"].classifier
+    finish(one, tmp_path / "one")
+    export(tmp_path / "one", tmp_path / "student", notify=lambda line: None)
+    two = make("tinybert_task", student=str(tmp_path / "student"), stage=2, **common)
+    scores = finish(two, tmp_path / "two").scores
+    assert set(two.terms) == {"soft"} and set(scores) == {"student", "teacher"} and scores["teacher"]["accuracy"] == 1.0
+    with pytest.raises(UserError, match="no loss left"):
+        make("tinybert_task", student=str(tiny_inputs.teacher), stage=1, embd=0.0, hidn=0.0, attn=0.0, **common)
+
+
+def test_the_student_starts_from_the_first_layers_of_the_pre_trained_model(tasks, teacher, tiny_inputs):
+    common = {"teacher": str(teacher), "length": 24, **asked(tasks)}
+    experiment = make("pkd", base=str(tiny_inputs.teacher), layers="none", **common)
+    assert experiment.models["student"].layers == 1 and set(experiment.terms) == {"task", "soft"}
+    assert experiment.start["student"].layers == (0,) and experiment.start["student"].source == str(tiny_inputs.teacher)
+    with pytest.raises(UserError, match="give one of them"):
+        make("pkd", base=str(teacher), student=str(teacher), **common)
+
+
+@pytest.mark.filterwarnings("ignore:.*has no weights for")
+def test_a_sweep_names_the_best_and_goes_on_where_it_was_stopped(tasks, tiny_inputs, tmp_path, capsys):
+    given = asked(tasks) | {"batch": "8", "length": "24", "epochs": "15", "model": str(tiny_inputs.teacher)}
+    options = [f"--{name}={value}" for name, value in given.items()]
+    command = ["finetune", "finetune", *options, f"--workdir={tmp_path / 'runs'}", "--seeds=2", "--devices=1"]
+    command += ["--grid", "learning-rate=1e-6,1e-2"]
+    assert cli.main(command) == 0
+    printed = capsys.readouterr().out
+    results = json.loads((tmp_path / "runs" / "results.json").read_text())
+    assert [outcome["setting"] for outcome in results] == [{"learning-rate": "1e-6"}, {"learning-rate": "1e-2"}]
+    assert [len(outcome["scores"]["accuracy"]) for outcome in results] == [2, 2]
+    means = [np.mean(outcome["scores"]["accuracy"]) for outcome in results]
+    assert means[1] > means[0] and "best by accuracy" in printed and "learning-rate=1e-2/seed-0" in printed
+    assert cli.main(command) == 0 and "steps" not in capsys.readouterr().err
+
+
+def test_without_a_dev_split_a_tenth_is_set_aside(tasks, teacher):
+    given = asked(tasks) | {"dev": ""}
+    data = make("finetune", model=str(teacher), batch=4, length=24, epochs=1.0, **given).data
+    parts = [read_task_inputs(data, split).examples for split in ("train", "dev")]
+    assert sum(map(len, parts)) == 40 and 0 < len(parts[1]) < 12 and parts[0].split == "train"
+    assert updates(data, 2.0) == 2 * -(-len(parts[0]) // 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["alpha"], "write each knob once"),
+        (["alpha=1,1"], "write each knob once"),
+        (["alpha=1", "alpha=2"], "write each knob once"),
+        (["seed=1,2"], "seeds are --seeds"),
+    ],
+)
+def test_a_bad_grid_is_refused(words, match):
+    with pytest.raises(UserError, match=match):
+        read_grid(words)
+
+
+def test_what_does_not_fit_the_task_is_refused(tasks, teacher, tiny_inputs):
+    with pytest.raises(UserError, match="tells bridges, rivers apart, but sst2 is of negative, positive"):
+        make("pkd", teacher=str(teacher), task="sst2", source=str(tasks))
+    with pytest.raises(UserError, match="has no head for squad, a task of spans"):
+        make("pkd", teacher=str(teacher), **asked(tasks, "spans"))
+    with pytest.raises(UserError, match="a fine-tuned one ends with"):
+        make("pkd", teacher=str(tiny_inputs.teacher), **asked(tasks))
+    with pytest.raises(UserError, match="rows of length 64, but 'model' has 24 positions"):
+        make("finetune", model=str(tiny_inputs.teacher), length=64, **asked(tasks))
+    with pytest.raises(UserError, match="epochs=0"):
+        make("finetune", model=str(tiny_inputs.teacher), epochs=0.0, length=24, **asked(tasks))

@@ -61,6 +61,7 @@ def task_of(source: str | os.PathLike) -> str:
 def read_task_model(
     source: str | os.PathLike,
     task: str = "",
+    /,
     *,
     role: str | None = None,
     length: int | None = None,

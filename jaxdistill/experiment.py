@@ -272,8 +272,17 @@ class Experiment:
         return {view: found[view] for view in self.data.views if view in found}
 
     def running(self) -> dict[str, frozenset[str]]:
-        """Those of them that a model has to be run on: all but what a cache holds."""
-        return {view: want for view, want in self.reading().items() if not self.data.cache or self.trains_reader(view)}
+        """Those of them that a model has to be run on at every step."""
+        return {view: want for view, want in self.reading().items() if not self.known(view)}
+
+    def known(self, view: str) -> bool:
+        """Whether what a model says of a view is known before training.
+
+        That is so of a model that does not train, when a cache holds it or when, of a task, it is small.
+        """
+        if self.trains_reader(view):
+            return False
+        return self.reading()[view] <= {"first"} if isinstance(self.data, TaskData) else bool(self.data.cache)
 
     def trains_reader(self, view: str) -> bool:
         """Whether anything trains of the model that reads a view."""

@@ -148,8 +148,8 @@ def forward(
 def _read(computed: Mapping[str, Array]) -> bert.Outputs:
     """Outputs from a cache, whose arrays have the rows first."""
     found = {name: value if name == "top" else value.astype(jnp.float32) for name, value in computed.items()}
-    if "hidden" in found:
-        found["hidden"] = jnp.swapaxes(found["hidden"], 0, 1)
+    for name in found.keys() & {"hidden", "first"}:
+        found[name] = jnp.swapaxes(found[name], 0, 1)
     return bert.Outputs(**{"last": None, "embeddings": None} | found)
 
 

@@ -36,5 +36,5 @@ def check_head(config: BertConfig, task: Task, where: str) -> None:
     if not config.spans and set(config.classifier) != set(task.labels or (SCORE,)):
         raise UserError(
             f"{where} tells {', '.join(config.classifier)} apart, but {task.name} is of "
-            f"{', '.join(task.labels) or 'a score'}: name classes that mean the same alike (id2label in its config.json)"
+            f"{', '.join(task.labels) or 'a score'}: name like classes alike, in id2label of its config.json"
         )

@@ -29,6 +29,7 @@ from jaxdistill.metrics import MetricsLog, means
 from jaxdistill.progress import Progress
 from jaxdistill.resolve import describe, resolve
 from jaxdistill.task_inputs import TaskInputs
+from jaxdistill.taught import taught
 
 CHECKPOINTS = "checkpoints"
 SCORES = "scores.json"
@@ -138,6 +139,10 @@ class _Run:
             notify(line)
         self.state = steps.init_state(self.experiment)
         self.state = jax.device_put(self.state, steps.state_shardings(self.experiment, self.state, self.mesh))
+        if isinstance(inputs, TaskInputs):
+            self.batches = dataclasses.replace(
+                self.batches, computed=taught(self.experiment, inputs, steps.params(self.state))
+            )
         self.checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=experiment.run.keep, notify=notify)
         if jax.process_index() == 0:
             for name, vocabulary in self.vocabularies.items():

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from jaxdistill import cli, evaluate_task, hf, knobs, tree
+from jaxdistill import train as loop
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Run
 from jaxdistill.export import export, read_run
@@ -133,6 +134,27 @@ def test_patient_distillation_of_every_kind(kind, tasks, tiny_inputs, tmp_path):
     assert all(np.array_equal(before[name], after[name]) for name in before), "the teacher is frozen"
 
 
+@pytest.mark.parametrize("kind", ["classes", "spans"])
+@pytest.mark.filterwarnings("ignore:.*has no weights for")
+def test_a_teacher_computed_once_teaches_the_same(kind, tasks, tiny_inputs, tmp_path, monkeypatch):
+    taught = make("finetune", model=str(tiny_inputs.teacher), epochs=1.0, **asked(tasks, kind), **SHORT)
+    finish(taught, tmp_path / "teacher")
+    export(tmp_path / "teacher", tmp_path / "model", notify=lambda line: None)
+    common = {"teacher": str(tmp_path / "model"), "student": str(tiny_inputs.teacher), "epochs": 2.0}
+    experiment = make("pkd", layers="last", **common, **asked(tasks, kind), **SHORT)
+    assert experiment.running().keys() == {"student"}
+    finish(experiment, tmp_path / "once")
+    monkeypatch.setattr(loop, "taught", lambda *_: {})
+    finish(experiment, tmp_path / "anew")
+    one, other = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("once", "anew")
+    )
+    for ours, theirs in zip(one, other, strict=True):
+        for name in ("task", "soft", "patience"):
+            assert ours[name] == pytest.approx(theirs[name], rel=5e-3, abs=1e-4), name
+
+
 def head(config):
     return {name: getattr(config, name) for name in ("pooler", "pooling", "classifier", "spans")}
 
@@ -196,6 +218,12 @@ def test_without_a_dev_split_a_tenth_is_set_aside(tasks, teacher):
 def test_a_bad_grid_is_refused(words, match):
     with pytest.raises(UserError, match=match):
         read_grid(words)
+
+
+def test_hidden_states_of_all_positions_are_computed_anew(tasks, teacher, tiny_inputs):
+    given = {"teacher": str(teacher), "student": str(tiny_inputs.teacher), "length": 24, **asked(tasks)}
+    assert make("tinybert_task", stage=1, **given).running().keys() == {"student", "teacher"}
+    assert make("tinybert_task", stage=2, **given).running().keys() == {"student"}
 
 
 def test_what_does_not_fit_the_task_is_refused(tasks, teacher, tiny_inputs):

@@ -114,7 +114,8 @@ class TaskBatches:
       batch: rows of the global batch.
       length: pieces in a row at most.
       seed: of the order.
-      computed: by role, what is known beforehand of rows given by number; it becomes `computed` of that role's view.
+      computed: by role, what is known beforehand of rows given by number, at a length; it becomes `computed` of that
+        role's view.
     """
 
     rows: Mapping[str, Rows]
@@ -123,7 +124,7 @@ class TaskBatches:
     batch: int
     length: int
     seed: int = 0
-    computed: Mapping[str, Callable[[np.ndarray], dict[str, np.ndarray]]] = field(default_factory=dict)
+    computed: Mapping[str, Callable[[np.ndarray, int], dict[str, np.ndarray]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Examples, or windows."""
@@ -149,7 +150,7 @@ class TaskBatches:
             name: self.rows[view.vocabulary].lay_out(share, length, self.vocabularies[view.vocabulary].pad)
             for name, view in self.views.items()
         }
-        return made | {role: made[role] | {"computed": read(share)} for role, read in self.computed.items()}
+        return made | {role: made[role] | {"computed": read(share, length)} for role, read in self.computed.items()}
 
     @functools.cached_property
     def _lengths(self) -> np.ndarray:

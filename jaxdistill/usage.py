@@ -9,6 +9,7 @@ STAGES = """the stages:
   jaxdistill bench RUN TEACHER                          size and speed side by side, and how many times better
   jaxdistill export RUN --out FOLDER                    a model that transformers loads
   jaxdistill fill FOLDER "A cup of [MASK]."             the likeliest pieces for each [MASK]
+  jaxdistill finetune finetune --model FOLDER --task sst2 --seeds 5 --workdir RUNS
 all of them at once, in minutes: jaxdistill quickstart"""
 
 TRAIN = """usage: jaxdistill train CONFIG --workdir RUN [knobs]

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from jaxdistill import cli
+from jaxdistill import cli, cli_runs, knobs
+from jaxdistill.experiment import Run
+from jaxdistill.sweep import read_grid
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 
@@ -45,3 +47,23 @@ def test_your_own_loss_trains_by_the_command_that_is_shown(own_loss, tiny_inputs
     assert cli.main(["train", "confidence.py", "--help"]) == 0
     text = capsys.readouterr().out
     assert "--penalty NUMBER" in text and "--hidden INT" in text and "\nConfidence\n" in text
+
+
+def commands():
+    for page in ("tasks.md", "methods.md"):
+        for block in blocks(page, "bash"):
+            for line in block.replace("\\\n", " ").splitlines():
+                yield pytest.param(line, id=line[11:60])
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_that_are_shown_exist(line):
+    program, command, *arguments = shlex.split(line.partition(" < ")[0].partition("#")[0])
+    assert program == "jaxdistill"
+    places = {"train": cli_runs._where, "finetune": cli_runs._sweep_where}
+    if command not in places:
+        cli._parser().parse_args([command, *arguments])
+        return
+    own, grid = cli_runs._without_grid(arguments[1:])
+    read_grid(grid)
+    knobs.parse(knobs.join(knobs.load(arguments[0]), places[command], Run), own)

@@ -38,10 +38,10 @@ def short_names(sources: Sequence[str]) -> dict[str, str]:
 def ended(workdir: str | os.PathLike, run: Trained) -> tuple[Hashable, Mapping[str, float]] | None:
     """The scores that a run ended with, if these are the weights, after what tells whether others saw the same."""
     path, asked = pathlib.Path(workdir) / train.SCORES, run.manifest["config"]
-    saved = files.read_json(path) if path.is_file() else {}
-    if (saved.get("step"), saved.get("rows")) != (run.step, asked["run"]["score_rows"]):
+    if not path.is_file():
         return None
-    if run.role not in saved["scores"]:
+    saved = files.read_json(path)
+    if (saved["step"], saved["rows"]) != (run.step, asked["run"]["score_rows"]) or run.role not in saved["scores"]:
         return None
     scores = saved["scores"][run.role]
     if "task" in asked["data"]:

@@ -186,7 +186,7 @@ def bench_table(bench: Bench) -> str:
     notes = [
         f"({bench.rounds} rounds on {bench.device}, the models taking turns: median (lower to upper quartile). Rows of "
         f"{bench.length} pieces, one at a time and {bench.rows} at a time. Smaller and faster: than {bench.reference}. "
-        "MB of the weights' file, of a run as float32. A model with the head 'none' is its encoder alone.)"
+        "MB of the weights' file, of a run as float32.)"
     ]
     notes += [f"(score: {bench.measure}; '-' where none is known that compares)"] if scores else []
     for dtype in halves:

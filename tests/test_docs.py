@@ -56,7 +56,7 @@ def commands():
                 yield pytest.param(line, id=line[11:60])
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", list(commands()))
 def test_commands_that_are_shown_exist(line):
     program, command, *arguments = shlex.split(line.partition(" < ")[0].partition("#")[0])
     assert program == "jaxdistill"

@@ -12,13 +12,13 @@ and what the mechanism did. Run again, it continues with what is missing; `--rep
 import argparse
 import dataclasses
 import inspect
-import json
 import pathlib
 import re
 import shutil
 import sys
 
 import numpy as np
+from lines import add_line, finished
 from scipy import stats
 
 from jaxdistill import knobs
@@ -83,10 +83,6 @@ def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
     if not options.keep:
         shutil.rmtree(workdir)
     return record
-
-
-def finished(path: pathlib.Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def interval(values: list[float]) -> str:
@@ -172,8 +168,7 @@ def main() -> None:
             for contestant in options.contestants:
                 if (contestant, seed) not in done:
                     record = run_one(contestant, seed, options)
-                    with open(options.out, "a") as file:
-                        file.write(json.dumps(record) + "\n")
+                    add_line(options.out, record)
                     print(
                         contestant,
                         seed,

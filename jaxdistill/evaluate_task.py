@@ -12,7 +12,6 @@ from jaxdistill.bert import BertConfig
 from jaxdistill.data.loader import to_global
 from jaxdistill.data.vocab import Vocabulary
 from jaxdistill.errors import UserError
-from jaxdistill.experiment import TaskData
 from jaxdistill.task_head import check_head
 from jaxdistill.task_inputs import TaskInputs
 from jaxdistill.tasks.answers import score_answers
@@ -83,7 +82,8 @@ def score(
     config: BertConfig,
     params: Mapping[str, Any],
     inputs: TaskInputs,
-    data: TaskData,
+    vocabulary: str,
+    length: int,
     *,
     batch: int = 32,
     sharding: jax.sharding.NamedSharding | None = None,
@@ -91,24 +91,25 @@ def score(
 ) -> dict[str, float]:
     """The task's metrics of a model on a split that has labels.
 
+    Args:
+      config: the model's shape.
+      params: its parameters.
+      inputs: the split.
+      vocabulary: which of its vocabularies is the model's.
+      length: pieces in a row at most.
+      batch: rows at a time.
+      sharding: where they lie; the default device when None.
+      progress: show a bar.
+
     Raises:
       UserError: the split has no labels, or the model another head.
     """
     examples = inputs.examples
     check_head(config, inputs.task, "the model")
     if (examples.labels if isinstance(examples, Examples) else examples.answers) is None:
-        raise UserError(f"the {examples.split} split of {data.task} has no labels: it can't be scored")
-    name, rows = next(iter(inputs.rows.items()))
-    said = judge(
-        config,
-        params,
-        rows,
-        inputs.vocabularies[name],
-        data.length,
-        batch=batch,
-        sharding=sharding,
-        progress=progress,
-    )
+        raise UserError(f"the {examples.split} split of {inputs.task.name} has no labels: it can't be scored")
+    rows, how = inputs.rows[vocabulary], {"batch": batch, "sharding": sharding, "progress": progress}
+    said = judge(config, params, rows, inputs.vocabularies[vocabulary], length, **how)
     if isinstance(examples, Examples):
         return score_labels(inputs.task, examples.labels, predict(config, said, inputs.task))
     answers, no_answer = select(rows.windows, examples, said[:, :, 0], said[:, :, 1])

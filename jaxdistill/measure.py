@@ -147,7 +147,9 @@ def measure_task(
         for name in roles:
             model = read_task_model(source, task, role=name, length=length, **where)
             inputs = read_task_inputs(model.data, split)
-            scores = evaluate_task.score(model.config, model.params, inputs, model.data, batch=batch)
+            (vocabulary,) = model.data.vocabularies
+            given = model.config, model.params, inputs, vocabulary, model.data.length
+            scores = evaluate_task.score(*given, batch=batch)
             found[source if len(roles) == 1 else f"{source} {name}"] = TaskScores(
                 model.task.name, split, len(inputs.examples), scores
             )

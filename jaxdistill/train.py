@@ -275,8 +275,11 @@ class _Run:
         size = -(-32 // self.mesh.size) * self.mesh.size
         if isinstance(self._held_out, TaskInputs):
             params = steps.params(self.state)
+            how = {"batch": size, "sharding": place}
             return {
-                role: evaluate_task.score(config, params[role], self._held_out, data, batch=size, sharding=place)
+                role: evaluate_task.score(
+                    config, params[role], self._held_out, data.views[role].vocabulary, data.length, **how
+                )
                 for role, config in self.experiment.models.items()
                 if (config.classifier or config.spans) and role in self.experiment.reading()
             }

@@ -35,6 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--task", default="mrpc")
     parser.add_argument("--source", default="")
     parser.add_argument("--examples", type=int, default=0, help="train on the first so many; 0 takes all")
+    parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--seeds", type=int, default=3)
@@ -43,7 +44,7 @@ def arguments() -> argparse.Namespace:
 
 
 def experiment(options: argparse.Namespace, seed: int) -> Experiment:
-    same = ("model", "task", "source", "examples", "epochs", "learning_rate")
+    same = ("model", "task", "source", "examples", "length", "epochs", "learning_rate")
     return finetune.config(**{name: getattr(options, name) for name in same}, seed=seed)
 
 

@@ -11,10 +11,11 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def run(script: str, *arguments: str) -> str:
+def run(script: str, *arguments: str, smoke: bool = True) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS",)}
     environment["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, str(ROOT / "benchmarks" / script), "--smoke", "--threads", "1", *arguments]
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
+    command += ["--smoke", "--threads", "1"] if smoke else []
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -43,3 +44,26 @@ def test_contestants_of_a_step_compute_the_same_thing(script, contestants, tmp_p
 def test_inference_runs():
     table = run("inference.py")
     assert "jax" in table and "torch" in table
+
+
+def test_a_cached_teacher_is_measured(tiny_inputs):
+    sizes = ("--length", "16", "--batch", "8", "--steps", "2", "--rounds", "1")
+    table = run("cache.py", str(tiny_inputs.corpus), str(tiny_inputs.teacher), *sizes, smoke=False)
+    assert "bytes a position" in table and "| cached |" in table
+
+
+def test_fine_tuning_is_compared_over_seeds_and_goes_on(tiny_inputs, tmp_path):
+    folder = tmp_path / "RTE"
+    folder.mkdir()
+    header, row = "index\tsentence1\tsentence2\tlabel\n", "{}\tthe river\ta bridge\t{}\n"
+    rows = "".join(row.format(number, ("entailment", "not_entailment")[number % 2]) for number in range(8))
+    for split in ("train", "dev"):
+        (folder / f"{split}.tsv").write_text(header + rows)
+    given = (str(tiny_inputs.teacher), "--task", "rte", "--source", str(tmp_path), "--length", "24", "--seeds", "1")
+    out = tmp_path / "runs.jsonl"
+    table = run("finetune.py", *given, "--out", str(out), smoke=False)
+    assert "| jaxdistill | 1 |" in table and "| transformers | 1 |" in table
+    lines = out.read_text()
+    assert len(lines.splitlines()) == 2
+    run("finetune.py", *given, "--out", str(out), smoke=False)
+    assert out.read_text() == lines

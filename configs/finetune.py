@@ -24,7 +24,7 @@ def config(
     dev: Annotated[str, "your file to score on"] = "",
     examples: Annotated[int, "train on the first so many examples; 0 takes all"] = 0,
     length: Annotated[int, "pieces in a row, at most"] = 128,
-    stride: Annotated[int, "of questions: pieces of the context from one window to the next"] = 128,
+    stride: Annotated[int, "of questions: pieces from one window to the next; 0 takes 128, or half of the length"] = 0,
     revision: Annotated[str | None, "the hub's branch, tag or commit of the model"] = None,
     pooling: Annotated[
         Literal["", "tanh", "relu", "tanh-relu"], "what the pooler ends with; empty takes the family's own"
@@ -45,7 +45,8 @@ def config(
     A model of any vocabulary; it gets the task's head in the place of those it has. The rows of a batch are of like
     length, so short texts do not pay for long ones.
     """
-    shape = with_head(read_config(model, revision=revision), find_task(task, source, columns), pooling)
+    asked = find_task(task, source, columns)
+    shape = with_head(read_config(model, revision=revision), asked, pooling)
     data = TaskData(
         task,
         {"model": find_tokenizer(model, revision=revision)},
@@ -63,7 +64,7 @@ def config(
         data=data,
         models={"model": dataclasses.replace(shape, dropout=dropout, attention_dropout=dropout, dtype=dtype)},
         start={"model": FromHuggingFace(model, revision)},
-        terms={"task": TaskLoss("model", find_task(task, source, columns).kind)},
+        terms={"task": TaskLoss("model", asked.kind)},
         optimizers={"model": Optimizer(optimizer, learning_rate, warmup)},
         steps=updates(data, epochs),
         seed=seed,

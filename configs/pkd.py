@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from jaxdistill.data.views import View
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment, TaskData
-from jaxdistill.hf import find_tokenizer, read_config, read_task_config
+from jaxdistill.hf import check_same_pieces, find_tokenizer, read_config, read_task_config
 from jaxdistill.initial import FromHuggingFace, FromLayers
 from jaxdistill.optim import Optimizer
 from jaxdistill.task_head import check_head, with_head
@@ -24,7 +24,7 @@ def config(
     dev: Annotated[str, "your file to score on"] = "",
     augmented: Annotated[str, "a folder that `jaxdistill augment` made, to train on"] = "",
     length: Annotated[int, "pieces in a row, at most"] = 128,
-    stride: Annotated[int, "of questions: pieces of the context from one window to the next"] = 128,
+    stride: Annotated[int, "of questions: pieces from one window to the next; 0 takes 128, or half of the length"] = 0,
     student: Annotated[str, "start from this model instead of the first layers of `base`: a folder or hub id"] = "",
     base: Annotated[str, "the pre-trained model whose first layers the student starts from; empty: the teacher"] = "",
     depth: Annotated[int, "the student's layers, with `base`; 0 takes half of the teacher's"] = 0,
@@ -55,6 +55,7 @@ def config(
         raise UserError(f"alpha={alpha}: it is a share, from 0 to 1")
     if student and (base or depth):
         raise UserError("a student starts from `student`, or from the first `depth` layers of `base`: give one of them")
+    check_same_pieces(student or base or teacher, teacher)
     if student:
         own, start = read_config(student), FromHuggingFace(student)
     else:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from jaxdistill.data.views import View
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment, TaskData
-from jaxdistill.hf import find_tokenizer, read_config, read_task_config
+from jaxdistill.hf import check_same_pieces, find_tokenizer, read_config, read_task_config
 from jaxdistill.initial import FromHuggingFace
 from jaxdistill.optim import Optimizer
 from jaxdistill.task_head import check_head, with_head
@@ -55,6 +55,7 @@ def config(
     asked = find_task(task, source, columns)
     shape = read_task_config(teacher)
     check_head(shape, asked, teacher)
+    check_same_pieces(student, teacher)
     own = read_config(student)
     usual_epochs, usual_rate, warmup = PAPER[stage]
     if stage == 1:

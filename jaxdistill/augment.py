@@ -101,6 +101,7 @@ def augment(
     candidates: int = 15,
     seed: int = 0,
     batch: int = PIECES,
+    source: str = "",
     progress: bool = True,
 ) -> int:
     """Writes a folder with the examples and copies of them; run again after a kill, it goes on with what is missing.
@@ -118,6 +119,7 @@ def augment(
       candidates: likeliest pieces at a place, of which those that continue a word are dropped; nearest words of GloVe.
       seed: of the draws.
       batch: pieces that the model reads at a time.
+      source: digest of the training examples of which these are some; "" when they are all.
       progress: show a bar.
 
     Returns:
@@ -132,14 +134,15 @@ def augment(
     vectors = None if glove is None else read_glove(glove)
     texts = list(dict.fromkeys((*examples.first, *(examples.second or ()))))
     facts = {
-        "source": examples.digest,
+        "source": source or examples.digest,
         "vocabulary": model.vocabulary.digest,
         "weights": _digest(model.params),
         "glove": None if glove is None else files.sha256(glove),
         "settings": {"copies": copies, "p": p, "candidates": candidates, "seed": seed},
     }
     part = out.with_name(f".{out.name}.part")
-    _begin(part, {name: facts[name] for name in ("source", "vocabulary", "weights")} | {"candidates": candidates})
+    of = {"examples": examples.digest, "vocabulary": facts["vocabulary"], "weights": facts["weights"]}
+    _begin(part, of | {"candidates": candidates})
     places = find_places(model.vocabulary, texts)
     near = {} if vectors is None else vectors.neighbours(places.several.values(), candidates)
     likely = _likely(model, places, candidates, part, batch, progress)

@@ -291,14 +291,26 @@ def predict(
     return _some_rows_at_a_time(scores, (ids, mask, positions, types))
 
 
-def judge(config: BertConfig, params: dict, ids: Array, mask: Array, types: Array) -> Array:
-    """What the head of a task says: float32 [batch, classes], or of spans [batch, length, 2]."""
+def judge(
+    config: BertConfig,
+    params: dict,
+    ids: Array,
+    mask: Array,
+    types: Array,
+    want: frozenset[str] = frozenset(),
+) -> dict[str, Array]:
+    """What the head of a task says, and `first` where it is wanted.
 
-    def scores(rows):
-        outputs = Bert(config).apply({"params": params}, rows[0], rows[1], types=rows[2])
-        return outputs.spans if config.spans else outputs.classes
+    Returns:
+      `classes`, float32 [batch, classes], or `spans`, float32 [batch, length, 2]; `first`, [batch, layers, hidden].
+    """
 
-    return _some_rows_at_a_time(scores, (ids, mask, types))
+    def said(rows):
+        outputs = Bert(config).apply({"params": params}, rows[0], rows[1], types=rows[2], want=want)
+        found = {"spans": outputs.spans} if config.spans else {"classes": outputs.classes}
+        return found | ({"first": jnp.swapaxes(outputs.first, 0, 1)} if "first" in want else {})
+
+    return _some_rows_at_a_time(said, (ids, mask, types))
 
 
 def encode(config: BertConfig, params: dict, ids: Array, mask: Array) -> Array:
@@ -306,12 +318,12 @@ def encode(config: BertConfig, params: dict, ids: Array, mask: Array) -> Array:
     return _some_rows_at_a_time(lambda rows: Bert(config).apply({"params": params}, *rows).last, (ids, mask))
 
 
-def _some_rows_at_a_time(function, rows: tuple[Array, ...]) -> Array:
+def _some_rows_at_a_time(function, rows: tuple[Array, ...]):
     count = len(rows[0])
     if jax.default_backend() != "cpu" or jax.device_count() > 1 or count % ROWS:
         return function(rows)
     found = jax.lax.map(function, jax.tree.map(lambda x: x.reshape(-1, ROWS, *x.shape[1:]), rows))
-    return found.reshape(count, *found.shape[2:])
+    return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), found)
 
 
 def init(config: BertConfig, key: Array) -> dict:

@@ -21,7 +21,7 @@ import tqdm
 from jaxdistill import files, manifest, tree
 from jaxdistill import step as steps
 from jaxdistill.errors import UserError
-from jaxdistill.experiment import Experiment
+from jaxdistill.experiment import Experiment, TaskData
 from jaxdistill.inputs import Inputs, open_inputs
 from jaxdistill.terms import SoftTargets
 
@@ -131,6 +131,8 @@ def build(experiment: Experiment, out: str | os.PathLike, top: int = 8, progress
 
 def static(experiment: Experiment, seed: int) -> Experiment:
     """The experiment with masks that are drawn once for each window."""
+    if isinstance(experiment.data, TaskData):
+        raise UserError("a cache is of a corpus; of a task, what a frozen teacher says is kept in memory anyway")
     masking = dataclasses.replace(experiment.data.masking, static=seed)
     return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, masking=masking))
 

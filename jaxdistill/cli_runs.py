@@ -117,14 +117,20 @@ def finetune(arguments: Sequence[str]) -> None:
     _, where = asked
     if where["seeds"] < 1:
         raise UserError(f"--seeds {where['seeds']}: give at least 1")
+    given = {word.partition("=")[0].replace("_", "-").removeprefix("--") for word in own if word.startswith("--")}
+    values = read_grid(grid)
+    for name in ("seed", *values):
+        if name in given or name in ("workdir", "seeds"):
+            raise UserError(f"--{name}: seeds are --seeds N, and a knob is either in the grid or beside it")
     outcomes = sweep(
         lambda more: _asked("finetune", FINETUNE, _sweep_where, [*own, *more])[0],
         where["workdir"],
         seeds=where["seeds"],
-        grid=read_grid(grid),
+        grid=values,
         command=shlex.join(["jaxdistill", "finetune", *arguments]),
     )
-    print(sweep_table(outcomes))
+    if outcomes:
+        print(sweep_table(outcomes))
 
 
 def _without_grid(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

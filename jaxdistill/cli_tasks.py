@@ -214,10 +214,12 @@ def _augment(options: argparse.Namespace) -> None:
     from jaxdistill.task_inputs import read_examples
 
     examples = read_examples(options.task, "train", **_asked(options, "source", "columns", "dev"))
+    whole = examples.digest
     if options.examples is not None:
         examples = examples.take(np.arange(min(options.examples, len(examples))))
     model = read_model(options.model)
-    count = augment(examples, model, options.out, glove=options.glove, copies=options.copies, seed=options.seed)
+    how = {"glove": options.glove, "copies": options.copies, "seed": options.seed, "source": whole}
+    count = augment(examples, model, options.out, **how)
     print(
         f"{options.out}: {count:,} examples of {len(examples):,}; next: jaxdistill train ... --augmented {options.out}"
     )

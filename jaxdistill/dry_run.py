@@ -8,7 +8,7 @@ import jax
 from jaxdistill import manifest, sharding
 from jaxdistill import step as steps
 from jaxdistill.cache import open_cache
-from jaxdistill.experiment import Experiment
+from jaxdistill.experiment import Data, Experiment
 from jaxdistill.initial import Random
 from jaxdistill.inputs import open_inputs
 from jaxdistill.resolve import describe, resolve
@@ -37,8 +37,11 @@ def dry_run(experiment: Experiment, workdir: str | os.PathLike) -> list[str]:
     shapes = jax.eval_shape(lambda: steps.init_state(anywhere))
     place = steps.state_shardings(experiment, shapes, mesh)
     state = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, place)
-    rows = sharding.batch_sharding(mesh)
-    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), batches(0))
+    rows, widest = sharding.batch_sharding(mesh), 0 if isinstance(experiment.data, Data) else batches.longest
+    batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows),
+        batches(widest),
+    )
     update = steps.make_train_step(experiment, mesh, experiment.run.micro_batch * mesh.size)
     memory = update.lower(state, batch).compile().memory_analysis()
     lines = describe(experiment, inputs, mesh)

@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class Diverged(UserError):
+    """A training that came to numbers that are not finite."""

@@ -11,7 +11,7 @@ from jaxdistill import bert
 from jaxdistill.bert import BertConfig
 from jaxdistill.data.loader import to_global
 from jaxdistill.data.vocab import Vocabulary
-from jaxdistill.errors import UserError
+from jaxdistill.errors import Diverged, UserError
 from jaxdistill.task_head import check_head
 from jaxdistill.task_inputs import TaskInputs
 from jaxdistill.tasks.answers import score_answers
@@ -20,10 +20,17 @@ from jaxdistill.tasks.scores import score as score_labels
 from jaxdistill.tasks.spans import select
 from jaxdistill.tasks.task import Examples, Task
 
-_judge = jax.jit(bert.judge, static_argnums=0)
+_judge = jax.jit(bert.judge, static_argnums=(0, 5))
 
 
 def judge(
+    config: BertConfig, params: Mapping[str, Any], rows: Rows, vocabulary: Vocabulary, length: int, **how: Any
+) -> np.ndarray:
+    """What a model's head says of rows: float32 [rows, classes], or of spans [rows, length, 2]; see `judge_rows`."""
+    return judge_rows(config, params, rows, vocabulary, length, **how)["spans" if config.spans else "classes"]
+
+
+def judge_rows(
     config: BertConfig,
     params: Mapping[str, Any],
     rows: Rows,
@@ -33,10 +40,10 @@ def judge(
     batch: int = 32,
     sharding: jax.sharding.NamedSharding | None = None,
     progress: bool = True,
-) -> np.ndarray:
-    """What a model's head says of rows: float32 [rows, classes], or of spans [rows, length, 2].
-
-    Rows of like length are read together.
+    want: frozenset[str] = frozenset(),
+    label: str = "scoring",
+) -> dict[str, np.ndarray]:
+    """What a model says of rows, in their order; rows of like length are read together.
 
     Args:
       config: the model's shape.
@@ -47,26 +54,35 @@ def judge(
       batch: rows at a time.
       sharding: where they lie; the default device when None.
       progress: show a bar.
+      want: `first` for the [CLS] states too.
+      label: of the bar.
+
+    Returns:
+      `classes` [rows, classes] or `spans` [rows, length, 2], and `first` [rows, layers, hidden], all float32.
 
     Raises:
-      UserError: what it says is not finite.
+      Diverged: what it says is not finite.
     """
-    found = np.zeros((len(rows), length, 2) if config.spans else (len(rows), len(config.classifier)), np.float32)
+    found: dict[str, np.ndarray] = {}
     order = np.argsort(rows.lengths, kind="stable")
     starts = range(0, len(rows), batch)
-    for start in tqdm.tqdm(starts, "scoring", unit="batch", disable=None if progress else True, leave=False):
+    for start in tqdm.tqdm(starts, label, unit="batch", disable=None if progress else True, leave=False):
         taken = order[start : start + batch]
         chosen = np.concatenate([taken, np.full(batch - len(taken), -1)])
         view = rows.lay_out(chosen, padded_length(int(rows.lengths[taken].max()), length), vocabulary.pad)
         view = {name: view[name] for name in ("ids", "mask", "types")}
         view = to_global(view, sharding) if sharding else view
-        said = np.asarray(_judge(config, params, view["ids"], view["mask"], view["types"]))[: len(taken)]
-        if config.spans:
-            found[taken, : said.shape[1]] = said
-        else:
-            found[taken] = said
-    if not np.isfinite(found).all():
-        raise UserError("what the model says is not finite: its training has diverged; use a smaller learning rate")
+        said = _judge(config, params, view["ids"], view["mask"], view["types"], want)
+        for name, value in said.items():
+            value = np.asarray(value, np.float32)[: len(taken)]
+            if name not in found:
+                found[name] = np.zeros((len(rows), *((length, 2) if name == "spans" else value.shape[1:])), np.float32)
+            if name == "spans":
+                found[name][taken, : value.shape[1]] = value
+            else:
+                found[name][taken] = value
+    if not all(np.isfinite(value).all() for value in found.values()):
+        raise Diverged("what the model says is not finite: its training has diverged; use a smaller learning rate")
     return found
 
 
@@ -89,7 +105,7 @@ def score(
     sharding: jax.sharding.NamedSharding | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
-    """The task's metrics of a model on a split that has labels.
+    """The task's metrics of a model on a split that has labels, the headline first.
 
     Args:
       config: the model's shape.
@@ -113,4 +129,5 @@ def score(
     if isinstance(examples, Examples):
         return score_labels(inputs.task, examples.labels, predict(config, said, inputs.task))
     answers, no_answer = select(rows.windows, examples, said[:, :, 0], said[:, :, 1])
-    return score_answers(examples, answers, no_answer if inputs.task.name == "squad2" else None)
+    scores = score_answers(examples, answers, no_answer if inputs.task.name == "squad2" else None)
+    return {name: scores[name] for name in dict.fromkeys((*inputs.task.metrics, *scores)) if name in scores}

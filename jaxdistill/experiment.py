@@ -76,7 +76,7 @@ class TaskData:
       augmented: a folder that `jaxdistill augment` made, to train on.
       examples: train on so many of the examples only, the first; 0 takes all.
       scored: score on the dev split at the end.
-      stride: of questions, pieces of the context from one window to the next.
+      stride: of questions, pieces of the context from one window to the next; 0 takes 128, or half of a short length.
       max_question: of questions, pieces of the question at most.
     """
 
@@ -91,7 +91,7 @@ class TaskData:
     augmented: str = ""
     examples: int = 0
     scored: bool = True
-    stride: int = 128
+    stride: int = 0
     max_question: int = 64
 
     cache = ""
@@ -105,6 +105,11 @@ class TaskData:
 
     def check(self) -> None:
         """Raises UserError for numbers that make no sense."""
+        if self.batch < 1 or self.stride < 0 or self.max_question < 1:
+            raise UserError(
+                f"batch={self.batch}, max_question={self.max_question} and stride={self.stride}: the first two must be "
+                "at least 1, the last at least 0"
+            )
         if self.length < 3 or self.examples < 0:
             raise UserError(
                 f"length={self.length}, examples={self.examples}: at least 3 pieces, and 0 examples for all"
@@ -133,6 +138,7 @@ class Run:
     tensorboard: Annotated[bool, "write TensorBoard events into the workdir"] = True
     wandb: Annotated[str, "Weights & Biases project to log to; empty sends nothing anywhere"] = ""
     profile: Annotated[int, "write a profiler trace of this many steps into the workdir"] = 0
+    once: Annotated[bool, "of a task: keep in memory what a teacher that does not train says of the examples"] = True
     deterministic: Annotated[bool, "on a GPU, use deterministic operations only (slower)"] = False
 
     def __post_init__(self):
@@ -278,11 +284,13 @@ class Experiment:
     def known(self, view: str) -> bool:
         """Whether what a model says of a view is known before training.
 
-        That is so of a model that does not train, when a cache holds it or when, of a task, it is small.
+        That is so of a model that does not train, when a cache holds it or when, of a task, it can be kept in memory.
         """
         if self.trains_reader(view):
             return False
-        return self.reading()[view] <= {"first"} if isinstance(self.data, TaskData) else bool(self.data.cache)
+        if isinstance(self.data, TaskData):
+            return self.run.once and self.reading()[view] <= {"first"}
+        return bool(self.data.cache)
 
     def trains_reader(self, view: str) -> bool:
         """Whether anything trains of the model that reads a view."""

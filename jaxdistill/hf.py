@@ -84,6 +84,16 @@ def find_tokenizer(source: str | os.PathLike, *, revision: str | None = None) ->
     return str(folder)
 
 
+def check_same_pieces(one: str | os.PathLike, other: str | os.PathLike) -> None:
+    """Raises UserError unless two models, folders or hub ids, have the same vocabulary."""
+    vocabularies = [read_vocabulary(find_tokenizer(source)) for source in (one, other)]
+    if vocabularies[0].digest != vocabularies[1].digest:
+        raise UserError(
+            f"{one} and {other} cut text differently ({vocabularies[0].size:,} and {vocabularies[1].size:,} pieces, or "
+            "another case): one can follow the other on a task only with the same vocabulary"
+        )
+
+
 def read_hf(
     source: str | os.PathLike,
     *,

@@ -53,15 +53,19 @@ def run_table(scores: Mapping[str, Mapping[str, float]]) -> str:
 
 def sweep_table(outcomes: Sequence[Outcome]) -> str:
     """Settings and their scores on the dev split, one a line, and which is best by the first measure."""
-    measures, count = list(outcomes[0].scores), len(outcomes[0].folders)
+    best = max(outcomes, key=lambda outcome: outcome.headline)
+    if not best.scores:
+        return "every run diverged: use a smaller learning rate"
+    measures, count = list(best.scores), len(best.folders)
     rows = []
     for outcome in outcomes:
-        found = [summary(outcome.scores[measure]) for measure in measures]
-        rows.append([*outcome.setting.values(), *map(_over_seeds, found)])
-    best = max(outcomes, key=lambda outcome: outcome.headline)
-    note = "one seed" if count == 1 else f"{count} seeds: mean ± its 95 % interval, and median"
+        cells = [_over_seeds(summary(outcome.scores[measure])) if outcome.scores else "-" for measure in measures]
+        note = f"{outcome.diverged} diverged" if outcome.diverged else ""
+        rows.append([*outcome.setting.values(), *cells, note])
+    seeds = "one seed" if count == 1 else f"{count} seeds: mean ± its 95 % interval, and median"
     where = ", ".join(best.folders)
-    return f"{_table([*outcomes[0].setting, *measures], rows)}\n(dev split, {note})\nbest by {measures[0]}: {where}"
+    table = _table([*outcomes[0].setting, *measures, ""], rows)
+    return f"{table}\n(dev split, {seeds})\nbest by {measures[0]}: {where}"
 
 
 def _over_seeds(found: Mapping[str, float | None]) -> str:

@@ -31,7 +31,7 @@ def _read(config, params, ids, mask, places):
     if config.mlm:
         return bert.predict(config, params, ids, mask, places)
     if config.classifier or config.spans:
-        return bert.judge(config, params, ids, mask, 0 * ids)
+        return bert.judge(config, params, ids, mask, 0 * ids)["spans" if config.spans else "classes"]
     return bert.encode(config, params, ids, mask)
 
 

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from jaxdistill import files
-from jaxdistill.errors import UserError
+from jaxdistill.errors import Diverged, UserError
 from jaxdistill.experiment import Experiment
 from jaxdistill.tasks.scores import summary
 from jaxdistill.train import train
@@ -21,18 +21,20 @@ class Outcome:
 
     Attributes:
       setting: knobs and their values, as text; {} without a grid.
-      scores: by measure, that of every seed; the first measure is the headline.
-      folders: the workdirs of the seeds.
+      scores: by measure, that of every seed that came to its end; the first measure is the headline.
+      folders: the workdirs of these seeds.
+      diverged: how many others came to numbers that are not finite.
     """
 
     setting: Mapping[str, str]
     scores: Mapping[str, Sequence[float]]
     folders: Sequence[str]
+    diverged: int = 0
 
     @property
     def headline(self) -> float:
-        """The mean of the first measure."""
-        return summary(next(iter(self.scores.values())))["mean"]
+        """The mean of the first measure; below all where any seed diverged."""
+        return -float("inf") if self.diverged else summary(next(iter(self.scores.values())))["mean"]
 
 
 def read_grid(words: Sequence[str]) -> dict[str, list[str]]:
@@ -74,31 +76,42 @@ def sweep(
       command: the command line that asks for this.
 
     Returns:
-      The settings in the grid's order; those of which a run was stopped are missing.
+      The settings in the grid's order, as far as they were tried: a signal ends the sweep.
 
     Raises:
-      UserError: there is nothing to score on, or see `train`.
+      UserError: there is nothing to score, or see `train`.
+      KeyboardInterrupt: SIGINT stopped a run, whose last step is saved.
     """
     workdir = pathlib.Path(workdir)
     settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    made = [
-        (setting, seed, make([f"--{knob}={value}" for knob, value in (setting | {"seed": str(seed)}).items()]))
-        for setting in settings
+    made = {
+        (number, seed): make([f"--{knob}={value}" for knob, value in (setting | {"seed": str(seed)}).items()])
+        for number, setting in enumerate(settings)
         for seed in range(seeds)
-    ]
-    if any(not experiment.data.held_out for _, _, experiment in made):
-        raise UserError("the config scores on nothing: without a dev split nothing tells the settings apart")
-    found: dict[str, Outcome] = {}
-    for setting, seed, experiment in made:
+    }
+    for experiment in made.values():
+        heads = [shape.classifier or shape.spans or shape.mlm for shape in experiment.models.values()]
+        if not experiment.data.held_out or not any(heads):
+            raise UserError("the config scores nothing, so nothing would tell its runs apart: `jaxdistill train` it")
+    found: dict[int, Outcome] = {}
+    for (number, seed), experiment in made.items():
+        setting = settings[number]
         name = ",".join(f"{knob}={value}" for knob, value in setting.items())
         folder = workdir / name.replace("/", "_") / f"seed-{seed}"
         notify(f"{name or experiment.name}, seed {seed}:")
-        result = train(experiment, folder, notify=notify, command=command, programs=workdir / "programs")
+        before = found.get(number, Outcome(setting, {}, ()))
+        try:
+            result = train(experiment, folder, notify=notify, command=command, programs=workdir / "programs")
+        except Diverged as error:
+            notify(f"diverged: {error}")
+            found[number] = dataclasses.replace(before, diverged=before.diverged + 1)
+            continue
         if not result.finished:
-            raise KeyboardInterrupt
+            if result.stopped == "SIGINT":
+                raise KeyboardInterrupt
+            break
         scores = result.scores["student" if "student" in result.scores else next(iter(result.scores))]
-        before = found.get(name, Outcome(setting, {measure: [] for measure in scores}, []))
-        both = {measure: [*before.scores[measure], value] for measure, value in scores.items()}
-        found[name] = Outcome(setting, both, [*before.folders, str(folder)])
-        files.write_json(workdir / RESULTS, [dataclasses.asdict(outcome) for outcome in found.values()])
+        both = {measure: [*before.scores.get(measure, ()), value] for measure, value in scores.items()}
+        found[number] = dataclasses.replace(before, scores=both, folders=[*before.folders, str(folder)])
+    files.write_json(workdir / RESULTS, [dataclasses.asdict(outcome) for outcome in found.values()])
     return list(found.values())

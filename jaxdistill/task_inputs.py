@@ -11,7 +11,7 @@ from jaxdistill.data.vocab import Vocabulary, digests, read_vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import TaskData
 from jaxdistill.tasks.augmented import read_augmented
-from jaxdistill.tasks.read import TASKS, find_task, read_split, splits_of
+from jaxdistill.tasks.read import TASKS, read_split, splits_of
 from jaxdistill.tasks.rows import Rows, TaskBatches, cut_rows
 from jaxdistill.tasks.task import Examples, Questions, Task
 
@@ -64,12 +64,12 @@ def read_task_inputs(data: TaskData, split: str = "train") -> TaskInputs:
     Raises:
       UserError: it can't be read, or its labels are missing where they are needed.
     """
+    data.check()
     vocabularies = {name: read_vocabulary(path) for name, path in data.vocabularies.items()}
+    examples = read_examples(data.task, split, data.source, data.columns, data.dev)
     if data.augmented and split == "train":
         pieces = vocabularies["teacher"].digest if "teacher" in vocabularies else ""
-        examples = _augmented(data.augmented, find_task(data.task, data.source, data.columns), pieces)
-    else:
-        examples = read_examples(data.task, split, data.source, data.columns, data.dev)
+        examples = _augmented(data.augmented, examples.task, pieces, examples.digest)
     if data.examples and split == "train":
         examples = _first(examples, data.examples)
     if split == "train" and (examples.answers if isinstance(examples, Questions) else examples.labels) is None:
@@ -93,6 +93,8 @@ def read_examples(task: str, split: str, source: str = "", columns: str = "", de
     Raises:
       UserError: see `read_split`.
     """
+    if dev and task in TASKS:
+        raise UserError(f"a dev file is for files of your own: {task} has its own splits")
     has_dev = "dev" in splits_of(task) if task in TASKS else bool(dev)
     if split in ("train", "dev") and not has_dev:
         return _parts(task, source, columns)[split]
@@ -105,6 +107,8 @@ def _parts(task: str, source: str, columns: str) -> dict[str, Examples | Questio
     whole = read_split(task, "train", source, columns)
     aside = uniform(draw(key(0, "dev"), np.arange(len(whole)))) < ASIDE
     parts = {"train": whole.take(np.flatnonzero(~aside)), "dev": whole.take(np.flatnonzero(aside))}
+    if not all(map(len, parts.values())):
+        raise UserError(f"{task} has {len(whole)} examples, too few to set some aside to score on: give a dev file")
     return {split: dataclasses.replace(part, split=split) for split, part in parts.items()}
 
 
@@ -112,8 +116,8 @@ _examples = functools.lru_cache(maxsize=4)(read_split)
 
 
 @functools.lru_cache(maxsize=1)
-def _augmented(folder: str, task: Task, vocabulary: str) -> Examples:
-    return read_augmented(folder, task, vocabulary=vocabulary)
+def _augmented(folder: str, task: Task, vocabulary: str, source: str) -> Examples:
+    return read_augmented(folder, task, vocabulary=vocabulary, source=source)
 
 
 @functools.lru_cache(maxsize=1)

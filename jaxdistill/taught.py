@@ -1,7 +1,7 @@
 """What a teacher that does not train says of a task's examples, computed once before training.
 
-The examples are the same in every epoch, and such a teacher reads without dropout: its head's scores and its [CLS]
-states are small enough to keep. Hidden states and attention scores of all positions are not, and are computed anew.
+The examples are the same in every epoch, and such a teacher reads without dropout, so its head's scores and its [CLS]
+states are kept in memory. Hidden states and attention scores of all positions are too many, and are computed anew.
 """
 
 import functools
@@ -10,82 +10,56 @@ from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 
-from jaxdistill import bert
-from jaxdistill.bert import BertConfig
-from jaxdistill.data.vocab import Vocabulary
+from jaxdistill import memory
+from jaxdistill.errors import UserError
+from jaxdistill.evaluate_task import judge_rows
 from jaxdistill.experiment import Experiment
+from jaxdistill.initial import FromHuggingFace
 from jaxdistill.task_inputs import TaskInputs
-from jaxdistill.tasks.rows import Rows, padded_length
 
 Read = Callable[[np.ndarray, int], dict[str, np.ndarray]]
 
-_BATCH = 32
 
-
-def taught(experiment: Experiment, inputs: TaskInputs, params: Mapping[str, Any]) -> dict[str, Read]:
+def taught(
+    experiment: Experiment, inputs: TaskInputs, params: Mapping[str, Any], sharding: jax.sharding.NamedSharding
+) -> dict[str, Read]:
     """For each view that `Experiment.known` names, a function of row numbers and a length to what is known of them.
 
     Args:
-      experiment: what runs; nothing is computed when it has one epoch or less.
+      experiment: what runs.
       inputs: what it reads.
       params: the parameters of its models.
+      sharding: where the rows lie while they are computed.
+
+    Raises:
+      UserError: there is no memory for it.
     """
-    if experiment.steps * experiment.data.batch <= len(inputs):
-        return {}
-    found = {}
+    found, length = {}, experiment.data.length
     for view, want in experiment.reading().items():
         if experiment.known(view):
-            role, name = experiment.reader(view), experiment.data.views[view].vocabulary
-            start = experiment.start[role]
-            key = (start, start.contents(), experiment.models[role], inputs.digest, experiment.data.length, want)
+            name, role = experiment.data.views[view].vocabulary, experiment.reader(view)
+            config, rows, start = experiment.models[role], inputs.rows[name], experiment.start[role]
+            numbers = length * 2 if config.spans else len(config.classifier)
+            size = len(rows) * (4 * numbers + 4 * config.layers * config.hidden * ("first" in want))
+            if size > memory.available_bytes() // 2:
+                raise UserError(
+                    f"what {role!r} says of {len(rows):,} rows takes {size / 2**30:.1f} GiB, too much to keep here: "
+                    "compute it at every step, with --no-once"
+                )
+            whole = isinstance(start, FromHuggingFace) and start.whole
+            key = (start, start.contents(), None if whole else experiment.seed, config, rows, length, want)
             if key not in _KEPT:
                 _KEPT.clear()
-                _KEPT[key] = _compute(
-                    experiment.models[role],
-                    params[role],
-                    inputs.rows[name],
-                    inputs.vocabularies[name],
-                    experiment.data.length,
-                    want,
-                )
+                batch = -(-32 // sharding.mesh.size) * sharding.mesh.size
+                how = {"batch": batch, "sharding": sharding, "want": want, "label": role}
+                _KEPT[key] = judge_rows(config, params[role], rows, inputs.vocabularies[name], length, **how)
             found[view] = functools.partial(_read, _KEPT[key])
     return found
 
 
 _KEPT: dict[Any, dict[str, np.ndarray]] = {}
 """What was computed last: the runs of a sweep share it."""
-
-
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def _run(config, params, ids, mask, types, want):
-    outputs = bert.Bert(config).apply({"params": params}, ids, mask, types=types, want=want)
-    kept = {"classes": outputs.classes, "spans": outputs.spans, "first": outputs.first}
-    return {name: value for name, value in kept.items() if value is not None}
-
-
-def _compute(
-    config: BertConfig, params: Any, rows: Rows, vocabulary: Vocabulary, length: int, want: frozenset[str]
-) -> dict[str, np.ndarray]:
-    """Arrays [rows, ...]: `classes` [classes], `spans` [length, 2], and `first` [layers, hidden] as float16."""
-    found: dict[str, np.ndarray] = {}
-    order = np.argsort(rows.lengths, kind="stable")
-    for start in tqdm.tqdm(range(0, len(rows), _BATCH), "teacher", unit="batch", disable=None, leave=False):
-        taken = order[start : start + _BATCH]
-        chosen = np.concatenate([taken, np.full(_BATCH - len(taken), -1)])
-        view = rows.lay_out(chosen, padded_length(int(rows.lengths[taken].max()), length), vocabulary.pad)
-        said = _run(config, params, view["ids"], view["mask"], view["types"], want)
-        for name, value in said.items():
-            value = np.swapaxes(value, 0, 1) if name == "first" else np.asarray(value)
-            if name not in found:
-                shape = (length, 2) if name == "spans" else value.shape[1:]
-                found[name] = np.zeros((len(rows), *shape), np.float16 if name == "first" else np.float32)
-            if name == "spans":
-                found[name][taken, : value.shape[1]] = value[: len(taken)]
-            else:
-                found[name][taken] = value[: len(taken)]
-    return found
 
 
 def _read(kept: Mapping[str, np.ndarray], rows: np.ndarray, length: int) -> dict[str, np.ndarray]:

@@ -21,8 +21,8 @@ from jaxdistill.checkpoint import Checkpoints, abstract
 from jaxdistill.chips import peak_flops
 from jaxdistill.data.loader import Prefetch, to_global
 from jaxdistill.data.vocab import write_tokenizer
-from jaxdistill.errors import UserError
-from jaxdistill.experiment import Experiment
+from jaxdistill.errors import Diverged, UserError
+from jaxdistill.experiment import Data, Experiment, TaskData
 from jaxdistill.inputs import Inputs, open_held_out, open_inputs
 from jaxdistill.lock import locked
 from jaxdistill.metrics import MetricsLog, means
@@ -109,7 +109,7 @@ def compiled_programs(workdir: pathlib.Path, folder: pathlib.Path) -> Iterator[N
         yield
     finally:
         use(before)
-        if not (workdir / manifest.NAME).exists():  # The run did not come about.
+        if folder.parent == workdir and not (workdir / manifest.NAME).exists():  # The run did not come about.
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -125,7 +125,9 @@ class _Run:
         command: str,
     ):
         self.workdir, self.notify = workdir, notify
-        inputs = open_inputs(experiment.data)
+        if isinstance(experiment.data, TaskData) and jax.process_count() > 1:
+            raise UserError("a run on a task takes one process: start it on one host, with all of its devices")
+        self.inputs = inputs = open_inputs(experiment.data)
         self.vocabularies = inputs.vocabularies
         self.mesh = sharding.make_mesh(experiment.run.fsdp, experiment.run.devices)
         self.batches = inputs.batches(experiment.data, experiment.seed)
@@ -139,10 +141,6 @@ class _Run:
             notify(line)
         self.state = steps.init_state(self.experiment)
         self.state = jax.device_put(self.state, steps.state_shardings(self.experiment, self.state, self.mesh))
-        if isinstance(inputs, TaskInputs):
-            self.batches = dataclasses.replace(
-                self.batches, computed=taught(self.experiment, inputs, steps.params(self.state))
-            )
         self.checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=experiment.run.keep, notify=notify)
         if jax.process_index() == 0:
             for name, vocabulary in self.vocabularies.items():
@@ -160,6 +158,9 @@ class _Run:
         experiment, run, place = self.experiment, self.experiment.run, sharding.batch_sharding(self.mesh)
         update = steps.make_train_step(experiment, self.mesh, run.micro_batch * self.mesh.size)
         process, processes = jax.process_index(), jax.process_count()
+        if isinstance(self.inputs, TaskInputs):
+            known = taught(experiment, self.inputs, steps.params(self.state), place)
+            self.batches = dataclasses.replace(self.batches, computed=known)
         number, pending, read = self.start, [], []
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.checkpoints)
@@ -193,7 +194,8 @@ class _Run:
                 values |= self._speed(timed, *clock.lap())
                 if scores:
                     values |= self._held_out_values()
-                if "student" in experiment.models and (number % run.save_every == 0 or number == experiment.steps):
+                watched = "student" in experiment.models and isinstance(experiment.data, Data)
+                if watched and (number % run.save_every == 0 or number == experiment.steps):
                     values |= self._kernel_gradients(self.state, batch)
                 if log:
                     log.write(number, values)
@@ -245,7 +247,7 @@ class _Run:
         self.checkpoints.wait()
         saved = self.checkpoints.steps()
         state = f"the last good checkpoint is that of step {saved[-1]:,}" if saved else "no checkpoint was saved yet"
-        raise UserError(
+        raise Diverged(
             f"the loss or a gradient of step {bad:,} (from 0) is not finite; its batch is in {path}, {state}. Try a "
             "smaller learning rate or a longer warm-up with another --workdir"
         )

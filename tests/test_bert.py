@@ -85,7 +85,9 @@ def torch_bert(config: BertConfig, params: dict) -> transformers.BertForPreTrain
 def test_outputs_have_their_shapes_and_types():
     ids, mask = batch(SMALL)
     positions = np.zeros((4, 5), np.int32)
-    outputs = run(SMALL, random_params(SMALL), ids, mask, positions=positions, want=frozenset({"hidden", "first", "scores"}))
+    outputs = run(
+        SMALL, random_params(SMALL), ids, mask, positions=positions, want=frozenset({"hidden", "first", "scores"})
+    )
     assert {name: None if value is None else value.shape for name, value in outputs._asdict().items()} == {
         "last": (4, 16, 24),
         "embeddings": (4, 16, 24),

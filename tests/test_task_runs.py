@@ -4,18 +4,21 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import torch
 import transformers
 
-from jaxdistill import cli, evaluate_task, hf, knobs, tree
+from jaxdistill import bert, cache, cli, evaluate_task, hf, knobs, sharding, task_head, taught, tree
 from jaxdistill import train as loop
+from jaxdistill.data.vocab import read_vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Run
 from jaxdistill.export import export, read_run
 from jaxdistill.sweep import read_grid
 from jaxdistill.task_inputs import read_task_inputs, updates
+from jaxdistill.tasks.read import read_split
 from jaxdistill.terms import Patience
 from jaxdistill.train import train
 
@@ -120,8 +123,8 @@ def test_a_run_goes_on_from_an_earlier_checkpoint_to_the_same_bits(tasks, teache
 @pytest.mark.parametrize("kind", ["classes", "score", "spans"])
 @pytest.mark.filterwarnings("ignore:.*has no weights for")
 def test_patient_distillation_of_every_kind(kind, tasks, tiny_inputs, tmp_path):
-    taught = make("finetune", model=str(tiny_inputs.teacher), epochs=1.0, **asked(tasks, kind), **SHORT)
-    finish(taught, tmp_path / "teacher")
+    fine_tuned = make("finetune", model=str(tiny_inputs.teacher), epochs=1.0, **asked(tasks, kind), **SHORT)
+    finish(fine_tuned, tmp_path / "teacher")
     export(tmp_path / "teacher", tmp_path / "model", notify=lambda line: None)
     common = {"teacher": str(tmp_path / "model"), "epochs": 1.0, **asked(tasks, kind), **SHORT}
     own = {"student": str(tiny_inputs.teacher)}
@@ -137,8 +140,8 @@ def test_patient_distillation_of_every_kind(kind, tasks, tiny_inputs, tmp_path):
 @pytest.mark.parametrize("kind", ["classes", "spans"])
 @pytest.mark.filterwarnings("ignore:.*has no weights for")
 def test_a_teacher_computed_once_teaches_the_same(kind, tasks, tiny_inputs, tmp_path, monkeypatch):
-    taught = make("finetune", model=str(tiny_inputs.teacher), epochs=1.0, **asked(tasks, kind), **SHORT)
-    finish(taught, tmp_path / "teacher")
+    fine_tuned = make("finetune", model=str(tiny_inputs.teacher), epochs=1.0, **asked(tasks, kind), **SHORT)
+    finish(fine_tuned, tmp_path / "teacher")
     export(tmp_path / "teacher", tmp_path / "model", notify=lambda line: None)
     common = {"teacher": str(tmp_path / "model"), "student": str(tiny_inputs.teacher), "epochs": 2.0}
     experiment = make("pkd", layers="last", **common, **asked(tasks, kind), **SHORT)
@@ -237,3 +240,59 @@ def test_what_does_not_fit_the_task_is_refused(tasks, teacher, tiny_inputs):
         make("finetune", model=str(tiny_inputs.teacher), length=64, **asked(tasks))
     with pytest.raises(UserError, match="epochs=0"):
         make("finetune", model=str(tiny_inputs.teacher), epochs=0.0, length=24, **asked(tasks))
+
+
+@pytest.mark.filterwarnings("ignore:.*has no weights for")
+def test_a_setting_that_diverges_is_noted_and_the_others_go_on(tasks, tiny_inputs, tmp_path, capsys):
+    given = asked(tasks) | {"batch": "8", "length": "24", "epochs": "1", "model": str(tiny_inputs.teacher)}
+    options = [f"--{name}={value}" for name, value in given.items()]
+    command = ["finetune", "finetune", *options, f"--workdir={tmp_path / 'runs'}", "--devices=1", "--log-every=1"]
+    assert cli.main([*command, "--grid", "learning-rate=1e35,1e-3"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 diverged" in printed and "best by accuracy: " in printed and "learning-rate=1e-3/seed-0" in printed
+    results = json.loads((tmp_path / "runs" / "results.json").read_text())
+    assert [outcome["diverged"] for outcome in results] == [1, 0] and results[0]["scores"] == {}
+    for more, match in ((["--seed", "3"], "--seed: seeds are"), (["--grid", "epochs=1,2"], "--epochs: seeds are")):
+        assert cli.main([*command, *more]) == 2
+        assert match in capsys.readouterr().err
+
+
+def test_what_a_teacher_says_is_kept_for_these_very_rows(tasks, tiny_inputs, tmp_path):
+    """Windows of another stride are other rows, though examples and length are the same."""
+    shape = task_head.with_head(hf.read_config(tiny_inputs.teacher), read_split("squad", "train", str(tasks)).task)
+    params = bert.init(shape, jax.random.key(0))
+    vocabulary = hf.read_hf(tiny_inputs.teacher).vocabulary
+    hf.write_hf(tmp_path / "model", shape, params, vocabulary)
+    given = {"teacher": str(tmp_path / "model"), "student": str(tmp_path / "model"), "task": "squad"}
+    found = []
+    for stride in (2, 3):
+        made = make("pkd", source=str(tasks), length=20, stride=stride, batch=8, **given)
+        inputs = read_task_inputs(made.data)
+        place = sharding.batch_sharding(sharding.make_mesh(1, 1))
+        read = taught.taught(made, inputs, {"teacher": params}, place)["teacher"]
+        said = read(np.arange(len(inputs)), 20)
+        found.append((len(inputs), said["spans"].shape[0], said["first"].shape[1:]))
+    assert found[0][0] != found[1][0] and [rows for rows, *_ in found] == [rows for _, rows, _ in found]
+    assert found[0][2] == (shape.layers, shape.hidden)
+
+
+def test_the_headline_of_squad_is_f1(tasks, teacher, tiny_inputs, tmp_path):
+    made = make("finetune", model=str(tiny_inputs.teacher), epochs=0.2, **asked(tasks, "spans"), **SHORT)
+    with pytest.warns(UserWarning, match="no weights for spans"):
+        assert list(finish(made, tmp_path / "run").scores["model"]) == ["f1", "exact"]
+
+
+def test_models_of_other_pieces_and_caches_are_refused(tasks, teacher, tiny_inputs, tmp_path):
+    config = dataclasses.replace(hf.read_config(tiny_inputs.teacher), vocab=60)
+    small = read_vocabulary(tiny_inputs.vocabulary)
+    hf.write_hf(tmp_path / "small", config, bert.init(config, jax.random.key(0)), small)
+    given = {"teacher": str(teacher), "student": str(tmp_path / "small"), "length": 24, **asked(tasks)}
+    for method in ({"config": "pkd"}, {"config": "tinybert_task", "stage": 2}):
+        with pytest.raises(UserError, match="cut text differently"):
+            make(**method, **given)
+    with pytest.raises(UserError, match="a cache is of a corpus"):
+        cache.static(make("finetune", model=str(teacher), length=24, **asked(tasks)), 0)
+    with pytest.raises(UserError, match="a dev file is for files of your own"):
+        make("finetune", model=str(teacher), length=24, task="imdb", source=str(tasks), dev="x.tsv")
+    with pytest.raises(UserError, match="batch=0"):
+        make("finetune", model=str(teacher), length=24, batch=0, **asked(tasks))

@@ -69,7 +69,7 @@ class Rows:
 
 
 def cut_rows(
-    vocabulary: Vocabulary, examples: Examples | Questions, length: int, stride: int = 128, max_question: int = 64
+    vocabulary: Vocabulary, examples: Examples | Questions, length: int, stride: int = 0, max_question: int = 64
 ) -> Rows:
     """Cuts texts as `transformers`' tokenizer does, the longer one of a pair first; questions into windows.
 
@@ -77,11 +77,11 @@ def cut_rows(
       vocabulary: of the model that reads them.
       examples: what is cut.
       length: pieces in a row at most.
-      stride: pieces of the context from one window to the next.
+      stride: pieces of the context from one window to the next; 0 takes 128, or half of the length if that is less.
       max_question: pieces of a question at most.
     """
     if isinstance(examples, Questions):
-        found = windows(vocabulary, examples, length, stride, max_question)
+        found = windows(vocabulary, examples, length, stride or min(128, max(length // 2, 1)), max_question)
         return Rows(found.ids, found.types, {} if found.targets is None else {"spans": found.targets}, found)
     tokenizer = vocabulary.tokenizer()
     tokenizer.enable_truncation(length, strategy="longest_first")
@@ -134,6 +134,11 @@ class TaskBatches:
     def epoch(self) -> int:
         """Batches in an epoch."""
         return -(-len(self) // self.batch)
+
+    @property
+    def longest(self) -> int:
+        """A step of the first epoch that reads the longest row."""
+        return int(np.argmax(np.any(self._order(0) == np.argmax(self._lengths), axis=1)))
 
     def __call__(self, step: int, process: int = 0, processes: int = 1) -> dict[str, dict[str, np.ndarray]]:
         """One process's share of a step's batch, for each view `Rows.lay_out`.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import jax
 
 from jaxdistill import bert, tree
+from jaxdistill.attention import attention_kernel
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment
 
@@ -26,7 +27,7 @@ def row_bytes(experiment: Experiment) -> int:
     length, predictions, total = experiment.data.length, experiment.data.predictions, 0
     for view in experiment.running():
         config = experiment.models[experiment.reader(view)]
-        scores = 0 if bert.attention_kernel(config) == "cudnn" else 4 * config.heads * length
+        scores = 0 if attention_kernel(config) == "cudnn" else 4 * config.heads * length
         products = 7 * config.hidden + config.ffn
         kept, apart = (length * (products * size + scores) for size in (2 if config.dtype == "bfloat16" else 4, 4))
         vocab = config.vocab

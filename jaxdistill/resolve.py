@@ -9,6 +9,7 @@ import jax
 
 from jaxdistill import bert, manifest, memory
 from jaxdistill import step as steps
+from jaxdistill.attention import attention_kernel
 from jaxdistill.chips import matmul_rate
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment
@@ -90,7 +91,7 @@ def describe(experiment: Experiment, inputs: Inputs | TaskInputs, mesh: jax.shar
         f"{experiment.name}: {experiment.steps:,} steps of {data.batch:,} rows of {data.length}, seed {experiment.seed}"
     ]
     for role, config in experiment.models.items():
-        kernel = f" by {bert.attention_kernel(config)}" if config.attention == "fused" else ""
+        kernel = f" by {attention_kernel(config)}" if config.attention == "fused" else ""
         lines.append(
             f"  {role}: {config.layers} x {config.hidden}, {config.heads} heads, {config.vocab:,} pieces, "
             f"{bert.parameter_count(config):,} parameters, {config.attention} attention{kernel} "

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from jaxdistill import bert, tree
+from jaxdistill.attention import attention_kernel, fused_attention
 from jaxdistill.bert import Bert, BertConfig
 from jaxdistill.dropout import row_seeds
 from jaxdistill.errors import UserError
@@ -206,7 +207,7 @@ def test_fused_attention_is_a_softmax_over_the_real_positions():
     draw = np.random.default_rng(0)
     query, key, value = (draw.normal(size=(4, 16, 2, 8)).astype(np.float32) for _ in range(3))
     _, mask = batch(SMALL)
-    found = bert.fused_attention(query, key, value, mask, "xla")
+    found = fused_attention(query, key, value, mask, "xla")
     for row, count in enumerate(mask.sum(axis=1)):
         for head in range(2):
             own = (x[row, :count, head] for x in (query, key, value))
@@ -238,7 +239,7 @@ def test_cudnn_computes_attention_where_it_can(monkeypatch, backend, capability,
     chip = types.SimpleNamespace(compute_capability=capability) if capability else object()
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "local_devices", lambda: [chip])
-    assert bert.attention_kernel(dataclasses.replace(GPU, **change)) == kernel
+    assert attention_kernel(dataclasses.replace(GPU, **change)) == kernel
 
 
 def test_unrolled_layers_equal_scanned_ones():

@@ -12,7 +12,7 @@ import jaxdistill
 ROOT = pathlib.Path(jaxdistill.__file__).parent
 LAYERS = [
     ["errors", "files", "tree", "losses", "knobs", "progress", "signals", "lock", "chips", "dropout", "bert_config"],
-    ["events", "seal", "checksum", "manifest", "picture", "usage"],
+    ["attention", "events", "seal", "checksum", "manifest", "picture", "usage"],
     ["bert", "optim", "sharding", "checkpoint", "metrics", "data/*", "tasks/*"],
     ["hf_files", "hf_families"],
     ["hf_names", "model_card", "mixed", "task_head", "transplant", "speed"],

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from jaxdistill import bert, memory, sharding
+from jaxdistill import memory, sharding
 from jaxdistill import step as steps
 from jaxdistill.errors import UserError
 from jaxdistill.inputs import open_inputs
@@ -34,7 +34,7 @@ def test_only_cudnn_has_no_scores(tiny_inputs, monkeypatch):
     experiment = tiny_inputs.experiment(variant="nokd", attention="fused")
     student, length = experiment.models["student"], experiment.data.length
     with_scores = memory.row_bytes(experiment)
-    monkeypatch.setattr(bert, "attention_kernel", lambda config: "cudnn")
+    monkeypatch.setattr(memory, "attention_kernel", lambda config: "cudnn")
     scores = 4 * student.heads * length**2
     assert with_scores - memory.row_bytes(experiment) == (student.layers + 3) * scores
 

@@ -16,7 +16,9 @@ import jaxdistill
 from jaxdistill import cli
 from jaxdistill.data.vocab import read_vocabulary
 
-COMMANDS = ("quickstart", "prepare", "vocab", "train", "evaluate", "compare", "bench", "export", "fill", "env")
+OF_STAGES = {"prepare", "vocab", "train", "finetune", "evaluate", "compare", "bench", "export", "fill"}
+COMMANDS = OF_STAGES | {"quickstart", "cache", "predict", "augment", "env"}
+OF_CONFIGS = {"train", "finetune", "cache"}
 SMALL = {"steps": 2, "variant": "nokd", "run": {"devices": 1, "save_every": 2}}
 
 
@@ -63,11 +65,13 @@ def test_help_of_every_command(capsys):
         cli.main(["--help"])
     text = capsys.readouterr().out
     assert stopped.value.code == 0 and all(re.search(rf"^    {command}\s+\w", text, re.M) for command in COMMANDS)
-    assert set(re.findall(r"^  jaxdistill (\w+)", text, re.M)) == set(COMMANDS) - {"quickstart", "env"}
-    for command in set(COMMANDS) - {"train"}:
+    assert set(re.findall(r"^  jaxdistill (\w+)", text, re.M)) == OF_STAGES
+    for command in COMMANDS - OF_CONFIGS:
         with pytest.raises(SystemExit) as stopped:
             cli.main([command, "--help"])
         assert stopped.value.code == 0 and f"usage: jaxdistill {command}" in capsys.readouterr().out
+    for command in OF_CONFIGS:
+        assert f"usage: jaxdistill {command} CONFIG" in said(capsys, command, "--help")
     text = said(capsys, "train", "--help")
     assert "usage: jaxdistill train CONFIG --workdir RUN" in text and re.search(r"there are: .*extreme, .*mlm", text)
 

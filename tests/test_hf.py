@@ -169,7 +169,7 @@ def poke(name, number):
     [
         (drop("bert.encoder.layer.1.output.dense.bias"), "lacks bert.encoder.layer.1.output.dense.bias"),
         (drop("cls.predictions.bias"), "lacks cls.predictions.bias"),
-        (put("classifier.weight", np.zeros((2, 24), np.float32)), "no part of a BERT .*: classifier.weight"),
+        (put("scorer.weight", np.zeros((2, 24), np.float32)), "no part of a BERT .*: scorer.weight"),
         (put("bert.encoder.layer.3.output.dense.bias", np.zeros(24, np.float32)), "no part of a BERT .*layer.3"),
         (put("bert.pooler.other", np.zeros(24, np.float32)), "no part of a BERT .*bert.pooler.other"),
         (

@@ -18,10 +18,14 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("family", "parts"), [(BERT, {"pooler": True, "nsp": True}), (DISTILBERT, {"types": 0, "eps": 1e-12})]
+    ("family", "parts"),
+    [
+        (BERT, {"nsp": True}),
+        (DISTILBERT, {"types": 0, "eps": 1e-12, "pooling": "relu"}),
+    ],
 )
 def test_every_parameter_has_a_name_of_its_own(family, parts):
-    config = dataclasses.replace(OURS, **parts)
+    config = dataclasses.replace(OURS, pooler=True, classifier=("no", "yes"), spans=True, **parts)
     assert family_of(config) is family
     assert tree.flatten(bert.shapes(config)).keys() == family.names.keys()
     assert len(set(family.names.values())) == len(family.names)

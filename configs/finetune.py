@@ -45,7 +45,7 @@ def config(
     A model of any vocabulary; it gets the task's head in the place of those it has. The rows of a batch are of like
     length, so short texts do not pay for long ones.
     """
-    asked = find_task(task, source, columns)
+    asked = find_task(task, columns)
     shape = with_head(read_config(model, revision=revision), asked, pooling)
     data = TaskData(
         task,

@@ -48,7 +48,7 @@ def config(
     With `--layers none` it is plain distillation; with `--student FOLDER` any model of the teacher's vocabulary learns,
     such as DistilBERT's second distillation on SQuAD. The teacher is frozen and reads without dropout.
     """
-    asked = find_task(task, source, columns)
+    asked = find_task(task, columns)
     shape = read_task_config(teacher)
     check_head(shape, asked, teacher)
     if not 0 <= alpha <= 1:

@@ -52,7 +52,7 @@ def config(
     predictions alone; for a score, as the paper for STS-B, from the right ones. The teacher is frozen and reads without
     dropout.
     """
-    asked = find_task(task, source, columns)
+    asked = find_task(task, columns)
     shape = read_task_config(teacher)
     check_head(shape, asked, teacher)
     check_same_pieces(student, teacher)

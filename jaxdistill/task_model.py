@@ -101,7 +101,7 @@ def read_task_model(
     data.check()
     if data.length > config.positions:
         raise UserError(f"{source} has {config.positions} positions: choose a --length of at most that")
-    made = find_task(data.task, data.source, data.columns)
+    made = find_task(data.task, data.columns)
     check_head(config, made, os.fspath(source))
     return TaskModel(config, params, vocabulary, made, data)
 

@@ -25,12 +25,11 @@ def splits_of(name: str) -> tuple[str, ...]:
     return _SPLITS.get(name, ("train", "dev", "test") if name in GLUE else ("train", "dev"))
 
 
-def find_task(name: str, source: str = "", columns: str = "") -> Task:
+def find_task(name: str, columns: str = "") -> Task:
     """What a task is.
 
     Args:
       name: one of `TASKS`, or the path of a user's own training file (.tsv, .csv, .jsonl, or .gz of these).
-      source: as of `read_split`; no task depends on it.
       columns: which columns of a user's own file hold what, as in `tables.parse_columns`.
 
     Raises:

@@ -19,7 +19,6 @@ import sys
 
 import numpy as np
 from lines import add_line, finished
-from scipy import stats
 
 from jaxdistill import knobs
 from jaxdistill.bert import parameter_count
@@ -30,6 +29,7 @@ from jaxdistill.experiment import Run
 from jaxdistill.export import read_model
 from jaxdistill.inputs import read_inputs
 from jaxdistill.metrics import read_lines
+from jaxdistill.tasks.scores import summary
 from jaxdistill.train import train
 
 MEASURES = ("piece_accuracy", "word_accuracy", "word_nats")
@@ -87,10 +87,9 @@ def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
 
 def interval(values: list[float]) -> str:
     """Mean and the half-width of its 95 % t-interval."""
-    if len(values) < 2:
-        return f"{values[0]:+.4f} (one seed)"
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return f"{np.mean(values):+.4f} ± {half:.4f}"
+    found = summary(values)
+    half = "(one seed)" if found["interval"] is None else f"± {found['interval']:.4f}"
+    return f"{found['mean']:+.4f} {half}"
 
 
 def report(records: list[dict], base: str) -> None:

@@ -84,6 +84,11 @@ def find_tokenizer(source: str | os.PathLike, *, revision: str | None = None) ->
     return str(folder)
 
 
+def heads_of(config: BertConfig) -> dict[str, Any]:
+    """The heads of a model, as `read_hf` takes them."""
+    return {name: getattr(config, name) for name in ("mlm", "pooler", "pooling", "classifier", "spans")}
+
+
 def check_same_pieces(one: str | os.PathLike, other: str | os.PathLike) -> None:
     """Raises UserError unless two models, folders or hub ids, have the same vocabulary."""
     vocabularies = [read_vocabulary(find_tokenizer(source)) for source in (one, other)]

@@ -14,7 +14,7 @@ import numpy as np
 from jaxdistill import bert, files, hf_files, transplant
 from jaxdistill.data.vocab import Vocabulary, read_vocabulary
 from jaxdistill.errors import UserError
-from jaxdistill.hf import find_tokenizer, read_config, read_hf
+from jaxdistill.hf import find_tokenizer, heads_of, read_config, read_hf
 
 _WORDS = 0.05
 """Deviation of the word table: at BERT's 0.02, Adam's first steps drown what it started with."""
@@ -126,8 +126,8 @@ class FromHuggingFace:
         """
         self.check(config)
         seed = int(jax.random.bits(key, dtype=jnp.uint32))
-        heads = {name: getattr(config, name) for name in ("mlm", "pooler", "pooling", "classifier", "spans")}
-        found = read_hf(self.source, revision=self.revision, seed=seed, fresh_heads=not self.whole, **heads)
+        how = {"seed": seed, "fresh_heads": not self.whole} | heads_of(config)
+        found = read_hf(self.source, revision=self.revision, **how)
         if found.fresh:
             heads = " and ".join(found.fresh)
             warnings.warn(f"{self.source} has no weights for {heads}: fresh ones start at random", stacklevel=2)

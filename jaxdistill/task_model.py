@@ -15,7 +15,7 @@ from jaxdistill.data.vocab import Vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import TaskData
 from jaxdistill.export import is_run, read_run
-from jaxdistill.hf import find_tokenizer, read_hf, read_task_config
+from jaxdistill.hf import find_tokenizer, heads_of, read_hf, read_task_config
 from jaxdistill.task_head import check_head
 from jaxdistill.tasks.read import find_task
 from jaxdistill.tasks.task import Task
@@ -89,8 +89,7 @@ def read_task_model(
         if not task:
             raise UserError(f"{source} is no run, which would know its task: name one with --task")
         config = read_task_config(source)
-        heads = {name: getattr(config, name) for name in ("mlm", "pooler", "pooling", "classifier", "spans")}
-        read = read_hf(source, fresh_heads=False, **heads)
+        read = read_hf(source, fresh_heads=False, **heads_of(config))
         if read.vocabulary is None:
             raise UserError(f"{source} has no tokenizer beside its weights: add its vocab.txt or tokenizer.json")
         params, vocabulary = jax.device_put(read.params), read.vocabulary

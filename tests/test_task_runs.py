@@ -132,7 +132,7 @@ def test_patient_distillation_of_every_kind(kind, tasks, tiny_inputs, tmp_path):
     assert isinstance(experiment.terms["patience"], Patience)
     lines = finish(experiment, tmp_path / "run") and (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert {"task", "soft", "patience"} <= set(json.loads(lines[-1]))
-    before = hf.read_hf(tmp_path / "model", mlm=False, **head(experiment.models["teacher"])).params
+    before = hf.read_hf(tmp_path / "model", **hf.heads_of(experiment.models["teacher"])).params
     before, after = map(tree.flatten, (before, read_run(tmp_path / "run", "teacher").params))
     assert all(np.array_equal(before[name], after[name]) for name in before), "the teacher is frozen"
 
@@ -156,10 +156,6 @@ def test_a_teacher_computed_once_teaches_the_same(kind, tasks, tiny_inputs, tmp_
     for ours, theirs in zip(one, other, strict=True):
         for name in ("task", "soft", "patience"):
             assert ours[name] == pytest.approx(theirs[name], rel=5e-3, abs=1e-4), name
-
-
-def head(config):
-    return {name: getattr(config, name) for name in ("pooler", "pooling", "classifier", "spans")}
 
 
 @pytest.mark.filterwarnings("ignore:.*has no weights for")

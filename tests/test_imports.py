@@ -21,7 +21,7 @@ LAYERS = [
     ["experiment"],
     ["task_inputs"],
     ["inputs", "memory", "step"],
-    ["cache", "evaluate", "evaluate_task", "resolve", "taught"],
+    ["cache", "evaluate", "evaluate_task", "resolve", "taught", "traffic"],
     ["train", "export", "dry_run"],
     ["sweep", "task_model"],
     ["fill", "augment", "measure", "predict", "models", "compare", "bench", "report", "quickstart"],

@@ -36,7 +36,9 @@ setup(
     entry_points={"console_scripts": ["jaxdistill = jaxdistill.cli:main"]},
     install_requires=[
         "datasets>=4.0,<6",
+        "etils[epath]>=1.15,<2",
         "flax>=0.12,<0.13",
+        "fsspec>=2024.6",
         "grain>=0.2.15,<0.3",
         "huggingface_hub>=0.34,<3",
         "jax>=0.10,<0.13",
@@ -67,6 +69,7 @@ setup(
             "transformers>=5.0,<6",
         ],
         "plot": ["matplotlib>=3.9,<4"],
+        "gcs": ["gcsfs>=2026.4"],
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
         "tfds": ["tensorflow>=2.20,<3", "tensorflow-datasets>=4.9.7,<5"],

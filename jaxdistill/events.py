@@ -8,28 +8,27 @@ simple_value = 2 (float)}}.
 
 import math
 import os
-import pathlib
 import struct
 import time
 from collections.abc import Iterator, Mapping
 
 from jaxdistill import files
+from jaxdistill.places import make_folder, place
 
 PATTERN = "events.out.tfevents.*"
 _HEADER = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 
 
-def open_events(folder: str | os.PathLike) -> int:
-    """Starts a new event file, after those that are there; returns its descriptor."""
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+def open_events(folder: str | os.PathLike) -> files.Growing:
+    """Starts a new event file, after those that are there."""
+    folder = place(folder)
+    make_folder(folder)
     numbers = [int(path.suffix[1:]) for path in folder.glob(PATTERN) if path.suffix[1:].isdigit()]
-    path = folder / f"events.out.tfevents.{max(numbers, default=0) + 1:010d}"
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+    file = files.Growing(folder / f"events.out.tfevents.{max(numbers, default=0) + 1:010d}", new=True)
     version = b"brain.Event:2"
-    os.write(handle, _record(_double(1, time.time()) + _bytes(3, version)))
-    return handle
+    file.append(_record(_double(1, time.time()) + _bytes(3, version)))
+    return file
 
 
 def scalars(step: int, values: Mapping[str, float]) -> bytes:
@@ -43,7 +42,7 @@ def cut_events(folder: str | os.PathLike, step: int) -> None:
 
     A file's first record, its version, always stays.
     """
-    for path in sorted(pathlib.Path(folder).glob(PATTERN)):
+    for path in sorted(place(folder).glob(PATTERN)):
         data = path.read_bytes()
         kept = [record for number, (record, at) in enumerate(_records(data)) if number == 0 or at <= step]
         if sum(map(len, kept)) == len(data):

@@ -4,7 +4,6 @@ import dataclasses
 import importlib.metadata
 import math
 import os
-import pathlib
 import platform
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import jax
 
 from jaxdistill import __version__, files
 from jaxdistill.errors import UserError
+from jaxdistill.places import place
 
 FORMAT = 1
 NAME = "experiment.json"
@@ -84,7 +84,7 @@ def manifest(config: Any, data: Mapping[str, str]) -> dict[str, Any]:
 
 def write_manifest(workdir: str | os.PathLike, current: Mapping[str, Any]) -> None:
     """Writes `workdir/experiment.json` atomically."""
-    files.write_json(pathlib.Path(workdir) / NAME, current)
+    files.write_json(place(workdir) / NAME, current)
 
 
 def read_manifest(workdir: str | os.PathLike) -> dict[str, Any] | None:
@@ -93,7 +93,7 @@ def read_manifest(workdir: str | os.PathLike) -> dict[str, Any] | None:
     Raises:
       UserError: it is not ours, or of another format.
     """
-    path = pathlib.Path(workdir) / NAME
+    path = place(workdir) / NAME
     if not path.exists():
         return None
     saved = files.read_json(path)

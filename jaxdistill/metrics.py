@@ -7,7 +7,7 @@ that no step appears twice and no line is torn.
 import json
 import math
 import os
-import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from jaxdistill import files
 from jaxdistill.errors import UserError
 from jaxdistill.events import cut_events, open_events, scalars
+from jaxdistill.places import Place, make_folder, place, remote
 
 JSONL = "metrics.jsonl"
 Sums = Mapping[str, tuple[Any, Any]]
@@ -59,15 +60,15 @@ class MetricsLog:
         Raises:
           UserError: `wandb` is asked for and not installed, or the workdir can't be written.
         """
-        workdir = pathlib.Path(workdir)
+        workdir = place(workdir)
         kept = -1 if resume_step is None else resume_step
         self._path = workdir / JSONL
         self._wandb = None
         try:
-            workdir.mkdir(parents=True, exist_ok=True)
+            make_folder(workdir)
             cut_lines(self._path, kept)
             cut_events(workdir / "tensorboard", kept)
-            self._lines = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._lines = files.Growing(self._path)
             self._events = open_events(workdir / "tensorboard") if tensorboard else None
         except OSError as error:
             raise UserError(f"can't write metrics in {workdir}: {error.strerror or error}") from None
@@ -80,8 +81,13 @@ class MetricsLog:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, float], *, now: bool = False) -> None:
         """Writes one step's metrics to every file, each by a single write.
+
+        Args:
+          step: updates done.
+          values: what to write, by name.
+          now: a checkpoint of this step is next, so that the line must be stored before it (see `files.Growing`).
 
         Raises:
           UserError: the disk is full.
@@ -90,37 +96,35 @@ class MetricsLog:
         if "step" in values:
             raise ValueError("a metric can't be named step")
         line = {"step": step, **{name: _jsonable(float(value)) for name, value in values.items()}}
-        self._append(self._lines, (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        self._append(self._lines, (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode(), now)
         if self._events is not None:
-            self._append(self._events, scalars(step, values))
+            self._append(self._events, scalars(step, values), now)
         if self._wandb is not None:
             self._wandb.log(dict(values), step=step)
 
     def close(self) -> None:
         """Closes the files."""
-        for handle in (self._lines, self._events):
-            if handle is not None:
-                os.close(handle)
+        for file in (self._lines, self._events):
+            if file is not None:
+                file.close()
         if self._wandb is not None:
             self._wandb.finish()
 
-    def _append(self, handle: int, data: bytes) -> None:
+    def _append(self, file: files.Growing, record: bytes, now: bool) -> None:
         try:
-            written = os.write(handle, data)
+            file.append(record, now=now)
         except OSError as error:
-            raise UserError(f"can't write metrics in {self._path.parent}: {error.strerror}") from None
-        if written < len(data):
-            raise UserError(f"can't write metrics in {self._path.parent}: no space left on the disk")
+            raise UserError(f"can't write metrics in {self._path.parent}: {error.strerror or error}") from None
 
 
 def read_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The whole lines of a metrics file; a torn one is left out."""
-    return [record for _, record in _parsed(pathlib.Path(path).read_bytes())]
+    return [record for _, record in _parsed(place(path).read_bytes())]
 
 
 def cut_lines(path: str | os.PathLike, step: int) -> None:
     """Drops lines after a step, and torn ones, from a JSONL file; the file is replaced atomically."""
-    path = pathlib.Path(path)
+    path = place(path)
     if not path.exists():
         return
     data = path.read_bytes()
@@ -145,7 +149,7 @@ def _jsonable(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _start_wandb(workdir: pathlib.Path, project: str, config: Mapping[str, Any] | None) -> Any:
+def _start_wandb(workdir: Place, project: str, config: Mapping[str, Any] | None) -> Any:
     try:
         import wandb
     except ImportError:
@@ -154,4 +158,5 @@ def _start_wandb(workdir: pathlib.Path, project: str, config: Mapping[str, Any] 
     if not path.exists():
         files.write_text(path, wandb.util.generate_id())
     name = path.read_text(encoding="utf-8").strip()
-    return wandb.init(project=project, id=name, resume="allow", dir=str(workdir), config=dict(config or {}))
+    folder = tempfile.gettempdir() if remote(workdir) else str(workdir)
+    return wandb.init(project=project, id=name, resume="allow", dir=folder, config=dict(config or {}))

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -26,6 +25,7 @@ from jaxdistill.experiment import Data, Experiment, TaskData
 from jaxdistill.inputs import Inputs, open_held_out, open_inputs
 from jaxdistill.lock import locked
 from jaxdistill.metrics import MetricsLog, means
+from jaxdistill.places import absolute, place, remove_folder
 from jaxdistill.progress import Progress
 from jaxdistill.resolve import describe, resolve
 from jaxdistill.task_inputs import TaskInputs
@@ -77,9 +77,9 @@ def train(
       UserError: the workdir holds another run, is in use, or a checkpoint cannot be restored; the data do not fit; the
         loss is not finite (the batch is saved beside the last good checkpoint).
     """
-    workdir = pathlib.Path(workdir)
+    workdir = place(workdir)
     alone = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
-    with alone, compiled_programs(workdir, pathlib.Path(programs or workdir / "programs")):
+    with alone, compiled_programs(workdir, place(programs or workdir / "programs")):
         run = _Run(experiment, workdir, notify, fallback, command)
         if run.start < run.experiment.steps:
             with signals.catching() as stopped:
@@ -94,7 +94,7 @@ def train(
 def compiled_programs(workdir: pathlib.Path, folder: pathlib.Path) -> Iterator[None]:
     """Keeps compiled programs in a folder, so that a run that continues in the workdir need not compile again."""
     options = {
-        "jax_compilation_cache_dir": str(folder.resolve()),  # jax's keys hold this path
+        "jax_compilation_cache_dir": str(absolute(folder)),  # jax's keys hold this path
         "jax_persistent_cache_min_compile_time_secs": 0.5,
     }
     before = {name: getattr(jax.config, name) for name in options}
@@ -110,7 +110,8 @@ def compiled_programs(workdir: pathlib.Path, folder: pathlib.Path) -> Iterator[N
     finally:
         use(before)
         if folder.parent == workdir and not (workdir / manifest.NAME).exists():  # The run did not come about.
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_folder(folder)
 
 
 class _Run:
@@ -198,7 +199,7 @@ class _Run:
                 if watched and (number % run.save_every == 0 or number == experiment.steps):
                     values |= self._kernel_gradients(self.state, batch)
                 if log:
-                    log.write(number, values)
+                    log.write(number, values, now=saves)
                 progress.update(number, _shown(values))
                 if saves:
                     self.checkpoints.save(number, steps.kept(self.state), wait=last)

@@ -11,7 +11,8 @@ import jaxdistill
 
 ROOT = pathlib.Path(jaxdistill.__file__).parent
 LAYERS = [
-    ["errors", "files", "tree", "losses", "knobs", "progress", "signals", "lock", "chips", "dropout", "bert_config"],
+    ["errors", "places", "files", "tree", "losses", "knobs", "progress", "signals", "chips", "dropout", "bert_config"],
+    ["lock", "lease"],
     ["attention", "events", "seal", "checksum", "manifest", "picture", "usage"],
     ["bert", "optim", "sharding", "checkpoint", "metrics", "data/*", "tasks/*"],
     ["hf_files", "hf_families"],

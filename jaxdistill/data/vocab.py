@@ -22,6 +22,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from jaxdistill.data.words import LONGEST_WORD
 from jaxdistill.errors import UserError
 from jaxdistill.files import read_json, write_json, write_text
+from jaxdistill.places import make_folder, place
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PREFIX = "##"
@@ -160,7 +161,7 @@ def read_vocabulary(path: str | os.PathLike) -> Vocabulary:
       UserError: a file is missing or unreadable, the tokenizer is not BERT's WordPiece, or it asks for its own code;
         a special piece is missing, a piece is blank or occurs twice.
     """
-    path = pathlib.Path(path)
+    path = place(path)
     folder = path if path.is_dir() else path.parent
     config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else None
     _check_config(config, folder)
@@ -264,8 +265,8 @@ def write_tokenizer(
       max_length: the longest input of the model in pieces, specials counted.
       kind: the class that `AutoTokenizer` loads; a `DistilBertTokenizer` gives no token types.
     """
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = place(folder)
+    make_folder(folder)
     named = {f"{piece.strip('[]').lower()}_token": piece for piece in SPECIALS}
     write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece in vocabulary.pieces))
     write_text(folder / "tokenizer.json", vocabulary.tokenizer().to_str(pretty=True) + "\n")

@@ -1,6 +1,6 @@
 """The mesh and where each array lies on it: batches over all devices, parameters over the fsdp axis if there is one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -62,3 +62,48 @@ def optimizer_shardings(transform: optax.GradientTransformation, state: Any, sha
     return optax.tree.map_params(
         transform, lambda _, sharding: sharding, state, shardings, transform_non_params=lambda _: replicated(mesh)
     )
+
+
+def summed_over(mesh: jax.sharding.Mesh, function: Callable) -> Callable:
+    """Has every device run a function on its own rows, and adds what they find, once and at the end.
+
+    Left to itself the compiler adds gradients where they arise: once for every layer, chunk and micro-batch in a loop.
+    And where parameters are sharded it moves activations to them.
+
+    Args:
+      mesh: of at least two devices.
+      function: `(trained, frozen, batch, rows, *shared) -> (gradients, sums, same)`: gradients shaped as `trained`,
+        sums to add over the devices, and what is the same on all of them.
+
+    Returns:
+      The function on global arrays. Sharded parameters are gathered before it, and their gradients scattered after.
+    """
+    batch = PartitionSpec(("data", "fsdp"))
+
+    def whole(leaf, spec):
+        return jax.lax.all_gather(leaf, "fsdp", axis=spec.index("fsdp"), tiled=True) if "fsdp" in spec else leaf
+
+    def added(leaf, spec):
+        if "fsdp" not in spec:
+            return jax.lax.psum(leaf, ("data", "fsdp"))
+        leaf = jax.lax.psum_scatter(leaf, "fsdp", scatter_dimension=spec.index("fsdp"), tiled=True)
+        return jax.lax.psum(leaf, "data")
+
+    def run(trained, frozen, *arguments):
+        places = [
+            jax.tree.map(lambda place: place.spec, parameter_shardings(params, mesh)) for params in (trained, frozen)
+        ]
+
+        def local(trained, frozen, *arguments):
+            trained, frozen = jax.tree.map(whole, (trained, frozen), tuple(places))
+            gradients, sums, same = function(trained, frozen, *arguments)
+            return jax.tree.map(added, gradients, places[0]), jax.lax.psum(sums, ("data", "fsdp")), same
+
+        # Inside, arrays are as they are on one device: which of them differ between devices need not be tracked.
+        specs = (*places, batch, batch, *(PartitionSpec() for _ in arguments[2:]))
+        outs = (places[0], PartitionSpec(), PartitionSpec())
+        return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=outs, check_vma=False)(
+            trained, frozen, *arguments
+        )
+
+    return run

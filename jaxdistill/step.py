@@ -223,37 +223,38 @@ def make_train_step(
         return grads, sums | {"loss": total}
 
     def accumulated(trained, frozen, batch, rows, step, seed, counts):
-        size = rows.shape[0]
-        pieces = size // (micro_batch or size)
-        if pieces == 1:
+        size, parts = rows.shape[0], experiment.data.batch // (micro_batch or experiment.data.batch)
+        if parts == 1:
             return gradients(trained, frozen, batch, rows, step, seed, counts)
-
-        def cut(x):
-            # Rows r with r mod pieces = i make micro-batch i, so that each device keeps its own rows.
-            x = jnp.swapaxes(x.reshape(size // pieces, pieces, *x.shape[1:]), 0, 1)
-            if mesh is None:
-                return x
-            spec = jax.sharding.PartitionSpec(None, ("data", "fsdp"))
-            return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(mesh, spec))
 
         def body(carry, part):
             return jax.tree.map(jnp.add, carry, gradients(trained, frozen, *part, step, seed, counts)), None
 
-        parts = jax.tree.map(cut, (dict(batch), rows))
-        shapes = jax.eval_shape(
-            lambda part: gradients(trained, frozen, *part, step, seed, counts), jax.tree.map(lambda x: x[0], parts)
+        # Rows r with r mod parts = i make micro-batch i, on any number of devices.
+        cut = jax.tree.map(
+            lambda x: jnp.swapaxes(x.reshape(size // parts, parts, *x.shape[1:]), 0, 1), (dict(batch), rows)
         )
-        return jax.lax.scan(body, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), parts)[0]
+        shapes = jax.eval_shape(
+            lambda part: gradients(trained, frozen, *part, step, seed, counts), jax.tree.map(lambda x: x[0], cut)
+        )
+        return jax.lax.scan(body, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), cut)[0]
+
+    def on_device(trained, frozen, batch, rows, step, seed, counts):
+        """A device's share of the gradients, to be summed over the devices."""
+        grads, sums = accumulated(trained, frozen, batch, rows, step, seed, counts)
+        share = 1 / (mesh.size if mesh else 1)
+        (extra_loss, values), extra = jax.value_and_grad(
+            lambda trained: parameter_loss(experiment, tree.merge(trained, frozen), step), has_aux=True
+        )(trained)
+        grads = jax.tree.map(lambda of_batch, of_parameters: of_batch + share * of_parameters, grads, extra)
+        return grads, sums, (extra_loss, values)
 
     def step(state, batch):
         trained, frozen, number = state["trained"], state["frozen"], state["step"]
         counts = term_counts(experiment, batch)
         rows = jnp.arange(experiment.data.batch, dtype=jnp.uint32)
-        grads, sums = accumulated(trained, frozen, batch, rows, number, state["seed"], counts)
-        (extra_loss, values), extra = jax.value_and_grad(
-            lambda trained: parameter_loss(experiment, tree.merge(trained, frozen), number), has_aux=True
-        )(trained)
-        grads = jax.tree.map(jnp.add, grads, extra)
+        everywhere = on_device if mesh is None or mesh.size == 1 else sharding.summed_over(mesh, on_device)
+        grads, sums, (extra_loss, values) = everywhere(trained, frozen, batch, rows, number, state["seed"], counts)
         new, optimizer, norms = optim.update(transforms, grads, state["optimizer"], trained)
         one = jnp.ones(())
         metrics = {"loss": (sums.pop("loss") + extra_loss, one)}

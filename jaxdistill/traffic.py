@@ -39,8 +39,8 @@ def least_bytes(experiment: Experiment, mesh_shape: Mapping[str, int]) -> dict[s
 
     - `all_reduce`: the sum of the gradients of what every device holds whole, over all devices; and of the shards of
       what is sharded, over the data axis. An all-reduce of B bytes over n devices sends 2 B (n - 1) / n from each.
-    - `all_gather`: parameters that are sharded over the fsdp axis, brought together for the forward pass, and once more
-      for the backward pass where their model trains: B (f - 1) / f each time.
+    - `all_gather`: parameters that are sharded over the fsdp axis, brought together once for the whole step (models of
+      this size fit a device; their moments and gradients stay sharded): B (f - 1) / f.
     - `reduce_scatter`: the sum of the gradients of what is sharded, over the fsdp axis: B (f - 1) / f.
 
     So with fsdp = 1 all of it is one all-reduce of the gradients. Left out are scalars (losses, counts, norms) and the
@@ -62,8 +62,7 @@ def least_bytes(experiment: Experiment, mesh_shape: Mapping[str, int]) -> dict[s
             size = math.prod(leaf.shape) * leaf.dtype.itemsize
             sharded = any(places[name].spec)
             if sharded:
-                passes = 2 if name.partition("/")[0] in state["trained"] else 1
-                sent["all_gather"] += passes * all_gather(size, fsdp)
+                sent["all_gather"] += all_gather(size, fsdp)
             if part == "trained" and sharded:
                 sent["reduce_scatter"] += all_gather(size, fsdp)
                 sent["all_reduce"] += all_reduce(size / fsdp, data)

@@ -23,7 +23,7 @@ for arguments in json.load(sys.stdin):
 """
 ROWS = {"batch": 64, "length": 16}
 PRE_TRAINING = {
-    "mlm": {},
+    "mlm": {"predictions": 3},
     "extreme": KNOBS | ROWS,
     "extreme_plus": {**KNOBS, **ROWS, "states": 1.0, "scores": 1.0},
     "cross_vocabulary": {"hidden": 8, "heads": 2, "positions": 24, "predictions": 3},

@@ -8,7 +8,7 @@ from jaxdistill.experiment import Experiment, TaskData
 from jaxdistill.hf import find_tokenizer, read_config
 from jaxdistill.initial import FromHuggingFace
 from jaxdistill.optim import Optimizer
-from jaxdistill.task_head import with_head
+from jaxdistill.task_head import check_pooling, with_head
 from jaxdistill.task_inputs import updates
 from jaxdistill.tasks.read import find_task
 from jaxdistill.terms import TaskLoss
@@ -46,6 +46,7 @@ def config(
     length, so short texts do not pay for long ones.
     """
     asked = find_task(task, columns)
+    check_pooling(pooling, asked)
     shape = with_head(read_config(model, revision=revision), asked, pooling)
     data = TaskData(
         task,

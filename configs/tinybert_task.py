@@ -9,7 +9,7 @@ from jaxdistill.experiment import Experiment, TaskData
 from jaxdistill.hf import check_same_pieces, find_tokenizer, read_config, read_task_config
 from jaxdistill.initial import FromHuggingFace
 from jaxdistill.optim import Optimizer
-from jaxdistill.task_head import check_head, with_head
+from jaxdistill.task_head import check_head, check_pooling, with_head
 from jaxdistill.task_inputs import updates
 from jaxdistill.tasks.read import find_task
 from jaxdistill.terms import AttentionScores, HiddenStates, TaskLoss, TaskTargets
@@ -53,11 +53,15 @@ def config(
     dropout.
     """
     asked = find_task(task, columns)
+    check_pooling(pooling, asked)
     shape = read_task_config(teacher)
     check_head(shape, asked, teacher)
     check_same_pieces(student, teacher)
     own = read_config(student)
     usual_epochs, usual_rate, warmup = PAPER[stage]
+    of_other = {1: temperature != 1.0 or pooling, 2: (layer_map, embd, hidn, attn) != ("uniform", 1.0, 1.0, 1.0)}
+    if of_other[stage]:
+        raise UserError(f"a knob of stage {3 - stage} is given, which is of no effect in stage {stage}: leave it out")
     if stage == 1:
         bare = {"mlm": False, "pooler": False, "classifier": (), "spans": False}
         models = {"student": dataclasses.replace(own, mlm=False), "teacher": dataclasses.replace(shape, **bare)}
@@ -76,6 +80,10 @@ def config(
         }
         terms = {"soft": TaskTargets(kind=asked.kind, temperature=temperature)}
         if asked.kind == "score":
+            if temperature != 1.0:
+                raise UserError(
+                    f"temperature={temperature}: a score is learnt from the right ones, without soft targets"
+                )
             terms = {"task": TaskLoss("student", "score")}
     data = TaskData(
         task,

@@ -130,8 +130,10 @@ class Run:
     unroll: Annotated[int, "layers laid out at a time by the scan over layers; 0 lays out all"] = 1
     log_every: Annotated[int, "steps between lines of metrics"] = 20
     eval_every: Annotated[int, "steps between held-out scores; 0 scores only at the end"] = 0
-    eval_rows: Annotated[int, "held-out windows that are scored while training"] = 256
-    score_rows: Annotated[int, "held-out windows that are scored at the end; 0 scores all"] = 2000
+    eval_rows: Annotated[int, "held-out windows that are scored while training; of a task all examples are"] = 256
+    score_rows: Annotated[
+        int, "held-out windows that are scored at the end; 0 scores all, as a task's examples are"
+    ] = 2000
     save_every: Annotated[int, "steps between checkpoints"] = 500
     keep: Annotated[int, "checkpoints that are kept, at least 2"] = 2
     prefetch: Annotated[int, "batches made ahead"] = 4

@@ -38,3 +38,9 @@ def check_head(config: BertConfig, task: Task, where: str) -> None:
             f"{where} tells {', '.join(config.classifier)} apart, but {task.name} is of "
             f"{', '.join(task.labels) or 'a score'}: name like classes alike, in id2label of its config.json"
         )
+
+
+def check_pooling(pooling: str, task: Task) -> None:
+    """Raises UserError when a pooling is asked for a head that has no pooler."""
+    if pooling and task.kind == "spans":
+        raise UserError(f"pooling={pooling}: the head for {task.name} reads every position and has no pooler")

@@ -234,6 +234,13 @@ def test_what_does_not_fit_the_task_is_refused(tasks, teacher, tiny_inputs):
         make("pkd", teacher=str(tiny_inputs.teacher), **asked(tasks))
     with pytest.raises(UserError, match="rows of length 64, but 'model' has 24 positions"):
         make("finetune", model=str(tiny_inputs.teacher), length=64, **asked(tasks))
+    with pytest.raises(UserError, match="has no pooler"):
+        make("finetune", model=str(tiny_inputs.teacher), pooling="relu", **asked(tasks, "spans"))
+    stages = {"teacher": str(teacher), "student": str(tiny_inputs.teacher), **asked(tasks)}
+    with pytest.raises(UserError, match="a knob of stage 2 is given"):
+        make("tinybert_task", stage=1, temperature=2.0, **stages)
+    with pytest.raises(UserError, match="a knob of stage 1 is given"):
+        make("tinybert_task", stage=2, attn=0.0, **stages)
     with pytest.raises(UserError, match="epochs=0"):
         make("finetune", model=str(tiny_inputs.teacher), epochs=0.0, length=24, **asked(tasks))
 

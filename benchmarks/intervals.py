@@ -1,4 +1,4 @@
-"""The picture of what `variants.py` measured: each seed a dot, each mean with its 95 % interval, a panel for each corpus.
+"""The picture of what `variants.py` measured: each seed a dot, each mean with its 95 % interval, a panel a corpus.
 
     python benchmarks/intervals.py FILE.jsonl ... --out PICTURE.svg [--names CONTESTANT="what it is" ...]
 

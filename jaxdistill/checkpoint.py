@@ -4,20 +4,20 @@ A folder of checkpoints holds
 
     120/state/       what Orbax wrote
     120/seal.json    step; name, shape, type and checksum of every array; size and SHA-256 of every file; its own digest
-    saving-140/      a save under way, or one that a kill left unfinished
-    removing-60/     an old checkpoint on its way out
+    partial-140      a marker: 140/ is being saved or removed, or a kill left it unfinished
     bad-100/         a checkpoint that could not be restored, set aside by a fallback
 
-A save is committed by one rename, after its files and its seal have reached the disk. The arrays' checksums are taken
-on the device before the save, so they also cover the way from the device to the files.
+A save is committed by removing its marker, after its files and its seal have reached the disk: one step, also in a
+bucket, which can't rename a folder. The arrays' checksums are taken on the device before the save, so they also cover
+the way from the device to the files. The seal's digests are read back from the files, so that a bucket sends every
+checkpoint once; when it is restored, process 0 reads it for the digests, and all processes read what they need.
 """
 
 import concurrent.futures
+import contextlib
 import errno
 import logging
 import os
-import pathlib
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,9 +26,11 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from jaxdistill.agree import by_first, check_shared
 from jaxdistill.checksum import checksums, hexadecimal
 from jaxdistill.errors import UserError
 from jaxdistill.files import flush
+from jaxdistill.places import Place, absolute, make_folder, move_folder, remove_folder
 from jaxdistill.seal import BadCheckpoint, check_arrays, check_files, read_seal, write_seal
 
 # Orbax logs the stack of every failed write, several times over, and raises the error besides.
@@ -62,23 +64,20 @@ class Checkpoints:
 
         Raises:
           ValueError: `keep` is below 2.
-          UserError: the folder can't be created or cleaned.
+          UserError: the folder can't be created or cleaned, or processes see different ones.
         """
         if keep < 2:
             raise ValueError(f"keep={keep}: at least two checkpoints are kept")
-        self.folder = pathlib.Path(os.path.abspath(folder))
+        self.folder = absolute(folder)
         self._keep = keep
         self._notify = notify
         self._readonly = readonly
         self._primary = jax.process_index() == 0
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future | None = None
-        if self._primary and not readonly:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._clean()
-            except OSError as error:
-                raise UserError(f"can't use {self.folder} for checkpoints: {_reason(error)}") from None
+        if not readonly:
+            by_first(self._open)
+            check_shared(self.folder)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -93,9 +92,11 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the committed checkpoints, oldest first."""
-        if not self.folder.is_dir():
+        try:
+            found = sorted(int(path.name) for path in self.folder.iterdir() if _is_step(path.name))
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(int(path.name) for path in self.folder.iterdir() if _is_step(path.name) and path.is_dir())
+        return [step for step in found if not self._marker(step).exists()]  # In this order: the marker is there first.
 
     def save(self, step: int, state: Any, *, wait: bool = False) -> None:
         """Saves a state; the files are written in the background, the state may be donated at once.
@@ -124,19 +125,21 @@ class Checkpoints:
             raise ValueError(f"{self.folder / str(step)} holds another state of step {step}")
         if step < newest:
             raise ValueError(f"step {step} comes after step {newest} was saved in {self.folder}")
-        temporary = self.folder / f"saving-{step}"
+        place = self.folder / str(step)
         shapes = {name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)} for name, leaf in arrays.items()}
         try:
             if self._primary:
-                temporary.mkdir()
+                self._mark(step)
+                remove_folder(place)
+                make_folder(place)
             context = ocp.Context()
             context.array.saving.use_compression = False  # Weights shrink by 8 %, and it doubles the time.
             with context:
                 # Orbax refuses arrays without elements; their shape is in the seal.
-                response = ocp.save_async(temporary / "state", {name: x for name, x in arrays.items() if x.size})
-        except OSError as error:
-            self._fail(step, temporary, error)
-        self._pending = self._writer.submit(self._commit, step, temporary, shapes, sums, response)
+                response = ocp.save_async(place / "state", {name: x for name, x in arrays.items() if x.size})
+        except Exception as error:
+            self._fail(step, error)
+        self._pending = self._writer.submit(self._commit, step, shapes, sums, response)
         if wait:
             self.wait()
 
@@ -178,7 +181,7 @@ class Checkpoints:
             foreign.
         """
         self.wait()
-        steps = self.steps()
+        steps = by_first(self.steps)
         candidates = [at for at in reversed(steps) if step is None or at <= step]
         if not candidates or (step is not None and candidates[0] != step):
             wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
@@ -201,44 +204,66 @@ class Checkpoints:
             "Start again with another --workdir."
         )
 
-    def _clean(self) -> None:
-        for path in sorted(self.folder.glob("saving-*")):
-            shutil.rmtree(path)
-            self._notify(f"removed {path}: a save that was not finished")
-        for path in sorted(self.folder.glob("removing-*")):
-            shutil.rmtree(path)
+    def _open(self) -> None:
+        """Makes the folder, and removes what a kill left half saved or half removed."""
+        try:
+            make_folder(self.folder)
+            for marker in sorted(self.folder.glob("partial-*")):
+                step = marker.name.partition("-")[2]
+                if _is_step(step):
+                    remove_folder(self.folder / step)
+                    marker.unlink()
+                    self._notify(f"removed {self.folder / step}: a save or a removal that was not finished")
+        except Exception as error:  # Clients of buckets raise what they like.
+            raise UserError(f"can't use {self.folder} for checkpoints: {_reason(error)}") from error
 
-    def _commit(self, step, temporary, shapes, sums, response) -> None:
+    def _marker(self, step: int) -> Place:
+        return self.folder / f"partial-{step}"
+
+    def _mark(self, step: int) -> None:
+        self._marker(step).write_bytes(b"not a whole checkpoint\n")
+        flush(self.folder)
+
+    def _unmark(self, step: int) -> None:
+        self._marker(step).unlink()
+        flush(self.folder)
+
+    def _commit(self, step, shapes, sums, response) -> None:
         try:
             response.result()
             if self._primary:
                 digits = _digits(sums)
-                write_seal(
-                    temporary, step, {name: {**about, "checksum": digits[name]} for name, about in shapes.items()}
-                )
-                os.rename(temporary, self.folder / str(step))
-                flush(self.folder)
+                arrays = {name: {**about, "checksum": digits[name]} for name, about in shapes.items()}
+                write_seal(self.folder / str(step), step, arrays)
+                self._unmark(step)
                 for old in self.steps()[: -self._keep]:
-                    leaving = self.folder / f"removing-{old}"
-                    os.rename(self.folder / str(old), leaving)
-                    shutil.rmtree(leaving)
+                    self._mark(old)
+                    remove_folder(self.folder / str(old))
+                    self._unmark(old)
         except Exception as error:
-            self._fail(step, temporary, error)
+            self._fail(step, error)
 
-    def _fail(self, step, temporary, error):
-        if self._primary:
-            shutil.rmtree(temporary, ignore_errors=True)
+    def _fail(self, step, error):
+        if self._primary and self._marker(step).exists():
+            with contextlib.suppress(Exception):
+                remove_folder(self.folder / str(step))
+                self._unmark(step)
         raise UserError(
             f"the checkpoint of step {step} could not be saved in {self.folder}: {_reason(error)}\n"
             f"Checkpoints there: {_listing(self.steps())}. Make room or choose another disk, and run the same command "
             "to go on from the last one."
         ) from error
 
-    def _read(self, step: int, leaves: Mapping[str, Any], partial: bool) -> dict[str, jax.Array]:
-        folder = self.folder / str(step)
+    def _sealed(self, folder: Place, step: int) -> dict[str, Any]:
+        """The arrays that a checkpoint holds, by its seal, when every file is as the seal says."""
         seal = read_seal(folder, step)
         check_files(folder, seal["files"])
-        check_arrays(folder, seal["arrays"], leaves, partial)
+        return seal["arrays"]
+
+    def _read(self, step: int, leaves: Mapping[str, Any], partial: bool) -> dict[str, jax.Array]:
+        folder = self.folder / str(step)
+        sealed = by_first(lambda: self._sealed(folder, step))
+        check_arrays(folder, sealed, leaves, partial)
         abstract = {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for name, leaf in leaves.items()
         }
@@ -255,7 +280,7 @@ class Checkpoints:
             if not leaf.size:
                 arrays[name] = jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding)
         for name, digits in _digits(checksums(arrays)).items():
-            if digits != seal["arrays"][name]["checksum"]:
+            if digits != sealed[name]["checksum"]:
                 raise BadCheckpoint(
                     f"{folder} is altered: the array {name} does not match the checksum it was saved with"
                 )
@@ -270,7 +295,7 @@ class Checkpoints:
                 while aside.exists():
                     number += 1
                     aside = self.folder / f"bad-{step}-{number}"
-                os.rename(self.folder / str(step), aside)
+                move_folder(self.folder / str(step), aside)
                 self._notify(f"set it aside as {aside}")
         if problems:
             self._notify(f"going on from the checkpoint of step {good}")

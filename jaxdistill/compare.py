@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 import statistics
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from jaxdistill.export import Trained, is_run, read_model, read_run
 from jaxdistill.inputs import read_inputs
 from jaxdistill.measure import Setting, setting_of
 from jaxdistill.metrics import JSONL, read_lines
+from jaxdistill.places import place
 from jaxdistill.speed import BATCH, reading, turns
 
 SECONDS = 1.0
@@ -159,7 +159,7 @@ def _scores(read: Mapping[str, _Source], corpus: str | None, setting: Setting) -
     ended = {name: found for name, source in read.items() if source.run and (found := _ended(source))}
     first = next(iter(ended.values()))[0] if ended else None
     alike = {name: scores for name, (windows, scores) in ended.items() if windows == first}
-    places = {os.path.realpath(place) for source in runs if (place := source.asked["data"]["held_out"])}
+    places = {os.path.realpath(text) for source in runs if (text := source.asked["data"]["held_out"])}
     if corpus is None and len(alike) < len(read) and len(places) == 1 and os.path.isdir(*places):
         (corpus,) = places
     if corpus is None and not alike:
@@ -170,7 +170,7 @@ def _scores(read: Mapping[str, _Source], corpus: str | None, setting: Setting) -
     vocabularies = {}
     for source in runs:
         for name in source.asked["data"]["vocabularies"]:
-            vocabulary = read_vocabulary(pathlib.Path(source.place) / train.VOCABULARIES / name)
+            vocabulary = read_vocabulary(place(source.place) / train.VOCABULARIES / name)
             vocabularies[vocabulary.digest] = vocabulary
     own = {name: source.model for name, source in read.items()}
     vocabularies |= {model.vocabulary.digest: model.vocabulary for model in own.values()}
@@ -193,7 +193,7 @@ def _speeds(read: Mapping[str, _Source], length: int, rows: int) -> dict[str, fl
 def _cost(source: _Source) -> Cost:
     run, data = source.run, source.asked["data"]
     rows, device = data["batch"] * data["length"], run.manifest["devices"]
-    path = pathlib.Path(source.place) / JSONL
+    path = place(source.place) / JSONL
     flops = run.manifest.get("flops_per_step")
     return Cost(
         step=run.step,

@@ -19,6 +19,7 @@ from jaxdistill.evaluate import Model
 from jaxdistill.hf import read_hf, write_hf
 from jaxdistill.initial import recorded
 from jaxdistill.model_card import Facts, Measured, model_card
+from jaxdistill.places import place
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class Trained:
 
 def is_run(folder: str | os.PathLike) -> bool:
     """Whether a folder is a run's workdir."""
-    return (pathlib.Path(folder) / manifest.NAME).is_file()
+    return (place(folder) / manifest.NAME).is_file()
 
 
 def read_run(workdir: str | os.PathLike, role: str | None = None, step: int | None = None) -> Trained:
@@ -45,7 +46,7 @@ def read_run(workdir: str | os.PathLike, role: str | None = None, step: int | No
       UserError: there is no run or no checkpoint, the run has no such model, the checkpoint is damaged, or what a part
         that does not train started from is gone.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = place(workdir)
     saved = manifest.read_manifest(workdir)
     if saved is None:
         raise UserError(f"{workdir} is not the workdir of a run: it has no {manifest.NAME}")
@@ -54,10 +55,10 @@ def read_run(workdir: str | os.PathLike, role: str | None = None, step: int | No
     if role not in asked["models"]:
         raise UserError(f"the run in {workdir} has no {role!r}; its models are {', '.join(sorted(asked['models']))}")
     config = _shape(saved, role)
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     whole = tree.flatten(bert.shapes(config))
     trained = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
         for name, leaf in whole.items()
         if tree.first_match(asked["trains"], f"{role}/{name}")
     }
@@ -151,7 +152,7 @@ def export(
 
 def _measured(workdir: str | os.PathLike, found: Trained) -> Measured | None:
     """The scores that a run ended with, if it ended with this step."""
-    asked, path = found.manifest["config"], pathlib.Path(workdir) / "scores.json"
+    asked, path = found.manifest["config"], place(workdir) / "scores.json"
     saved = files.read_json(path) if path.is_file() else {}
     if (saved.get("step"), saved.get("rows")) != (found.step, asked["run"]["score_rows"]):
         return None

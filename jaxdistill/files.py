@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxdistill.errors import UserError
-from jaxdistill.places import make_folder, place, remote
+from jaxdistill.places import Place, make_folder, place, remote
 
 _PAUSE = 10.0
 _RATE = 100_000
@@ -30,7 +30,7 @@ def atomic(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     if remote(path):
         with tempfile.TemporaryDirectory() as folder:
             yield pathlib.Path(folder) / path.name
-            path.write_bytes((pathlib.Path(folder) / path.name).read_bytes())
+            _upload(path, (pathlib.Path(folder) / path.name).read_bytes())
         return
     make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -64,6 +64,13 @@ def flush(path: str | os.PathLike) -> None:
         os.close(handle)
 
 
+def flush_folder(folder: Place) -> None:
+    """Flushes a folder and all in it to the disk."""
+    if not remote(folder):
+        for path in (folder, *folder.rglob("*")):
+            flush(path)
+
+
 def check_writable(path: str | os.PathLike) -> None:
     """Checks before long work that a file can be written at `path` after it; missing folders will be made.
 
@@ -89,7 +96,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes indented JSON atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """A value as `write_json` writes it."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -113,6 +125,13 @@ def sha256(path: str | os.PathLike) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _upload(path: Place, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except Exception as error:  # Clients of buckets raise what they like.
+        raise OSError(f"{path} can't be written: {type(error).__name__}: {error}") from error
 
 
 class Growing:
@@ -169,6 +188,6 @@ class Growing:
             self._upload()
 
     def _upload(self) -> None:
-        self._path.write_bytes(bytes(self._data))
+        _upload(self._path, bytes(self._data))
         self._written = True
         self._next = time.monotonic() + max(_PAUSE, len(self._data) / _RATE)

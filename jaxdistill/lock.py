@@ -9,6 +9,8 @@ import socket
 from collections.abc import Iterator, Sequence
 
 from jaxdistill.errors import UserError
+from jaxdistill.lease import leased
+from jaxdistill.places import place, remote
 
 NAME = "lock"
 _held: set[int] = set()
@@ -18,12 +20,17 @@ _held: set[int] = set()
 def locked(workdir: str | os.PathLike) -> Iterator[None]:
     """Holds `workdir/lock` for the length of the body; creates the folder when it is missing.
 
-    When the body raises and has written nothing, the lock and the folders made for it are removed again.
+    When the body raises and has written nothing, the lock and the folders made for it are removed again. In a bucket,
+    which has no locks, it is a folder of leases.
 
     Raises:
       UserError: another process holds it, or the file system has no locks.
     """
-    path = pathlib.Path(workdir) / NAME
+    path = place(workdir) / NAME
+    if remote(path):
+        with leased(path):
+            yield
+        return
     try:
         made = [place for place in (path, *path.parents) if not place.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.evaluate import Model, Scores, score
 from jaxdistill.export import is_run, read_model
 from jaxdistill.inputs import read_inputs
+from jaxdistill.places import place
 from jaxdistill.task_inputs import read_task_inputs
 from jaxdistill.task_model import read_task_model, roles_of
 
@@ -82,7 +82,7 @@ def measure(
         for name in roles:
             models[source if len(roles) == 1 else f"{source} {name}"] = read_model(source, name)
         for name in config["data"]["vocabularies"]:
-            vocabulary = read_vocabulary(pathlib.Path(source) / "vocabularies" / name)
+            vocabulary = read_vocabulary(place(source) / "vocabularies" / name)
             vocabularies[vocabulary.digest] = vocabulary
         settings.append(setting_of(config))
     vocabularies |= {model.vocabulary.digest: model.vocabulary for model in models.values()}

@@ -8,6 +8,7 @@ from jaxdistill import files, train
 from jaxdistill.errors import UserError
 from jaxdistill.export import Trained, is_run
 from jaxdistill.measure import setting_of
+from jaxdistill.places import place
 
 
 def short_names(sources: Sequence[str]) -> dict[str, str]:
@@ -37,7 +38,7 @@ def short_names(sources: Sequence[str]) -> dict[str, str]:
 
 def ended(workdir: str | os.PathLike, run: Trained) -> tuple[Hashable, Mapping[str, float]] | None:
     """The scores that a run ended with, if these are the weights, after what tells whether others saw the same."""
-    path, asked = pathlib.Path(workdir) / train.SCORES, run.manifest["config"]
+    path, asked = place(workdir) / train.SCORES, run.manifest["config"]
     if not path.is_file():
         return None
     saved = files.read_json(path)

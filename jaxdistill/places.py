@@ -46,9 +46,9 @@ def remote(path: Place) -> bool:
 
 
 def absolute(path: str | os.PathLike) -> Place:
-    """A path that does not depend on the current folder; symbolic links stay."""
+    """A path that depends neither on the current folder nor on symbolic links."""
     path = place(path)
-    return path if remote(path) else pathlib.Path(os.path.abspath(path))
+    return path if remote(path) else path.resolve()
 
 
 def make_folder(path: Place) -> None:

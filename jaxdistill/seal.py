@@ -6,12 +6,12 @@
 
 import hashlib
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from jaxdistill import files
 from jaxdistill.errors import UserError
+from jaxdistill.places import Place, file_names, file_size, remote
 
 FORMAT = 1
 NAME = "seal.json"
@@ -21,7 +21,7 @@ class BadCheckpoint(UserError):
     """A committed checkpoint that is torn, altered or foreign: a fallback may pass over it."""
 
 
-def write_seal(folder: pathlib.Path, step: int, arrays: Mapping[str, Mapping[str, Any]]) -> None:
+def write_seal(folder: Place, step: int, arrays: Mapping[str, Mapping[str, Any]]) -> None:
     """Seals a checkpoint: takes the digests of its files and flushes everything to the disk.
 
     Args:
@@ -29,22 +29,21 @@ def write_seal(folder: pathlib.Path, step: int, arrays: Mapping[str, Mapping[str
       step: its step.
       arrays: `shape`, `dtype` and `checksum` of each array, by name.
     """
-    listed = {}
-    for path in sorted(folder.rglob("*")):
-        files.flush(path)
-        if path.is_file():
-            listed[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+    files.flush_folder(folder)
+    listed = {
+        name: {"bytes": file_size(folder / name), "sha256": files.sha256(folder / name)} for name in file_names(folder)
+    }
     seal = {"format": FORMAT, "step": step, "arrays": dict(arrays), "files": listed}
     files.write_json(folder / NAME, {**seal, "digest": _digest(seal)})
     files.flush(folder)
 
 
-def read_seal(folder: pathlib.Path, step: int) -> dict[str, Any]:
+def read_seal(folder: Place, step: int) -> dict[str, Any]:
     """The seal of the checkpoint of a step.
 
     Raises:
       BadCheckpoint: it is missing, torn or altered, or belongs to another step.
-      UserError: it is of another format.
+      UserError: it is of another format, it may not be read, or the network fails.
     """
     path = folder / NAME
     try:
@@ -64,28 +63,28 @@ def read_seal(folder: pathlib.Path, step: int) -> dict[str, Any]:
     return seal
 
 
-def check_files(folder: pathlib.Path, listed: Mapping[str, Mapping[str, Any]]) -> None:
+def check_files(folder: Place, listed: Mapping[str, Mapping[str, Any]]) -> None:
     """Compares the files of a checkpoint with its seal.
 
     Raises:
       BadCheckpoint: a file is missing, torn or altered.
+      UserError: a file may not be read, or the network fails.
     """
     for name, entry in listed.items():
         path = folder / name
         try:
-            size = path.stat().st_size
-            if size != entry["bytes"]:
-                raise BadCheckpoint(f"{path} is torn: it has {size} bytes of {entry['bytes']}")
-            if files.sha256(path) != entry["sha256"]:
-                raise BadCheckpoint(f"{path} is altered: it does not match the digest in {NAME}")
-        except PermissionError as error:
-            raise UserError(f"can't read {path}: {error.strerror}") from None
-        except OSError as error:
-            raise BadCheckpoint(f"{path} can't be read: {error.strerror}") from None
+            size = file_size(path)
+            digest = files.sha256(path) if size == entry["bytes"] else None
+        except Exception as error:
+            raise _unreadable(path, error) from None
+        if size != entry["bytes"]:
+            raise BadCheckpoint(f"{path} is torn: it has {size} bytes of {entry['bytes']}")
+        if digest != entry["sha256"]:
+            raise BadCheckpoint(f"{path} is altered: it does not match the digest in {NAME}")
 
 
 def check_arrays(
-    folder: pathlib.Path, sealed: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Any], partial: bool
+    folder: Place, sealed: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Any], partial: bool
 ) -> None:
     """Compares the arrays of a checkpoint with those that are asked for.
 
@@ -112,15 +111,25 @@ def check_arrays(
         raise BadCheckpoint(f"{folder} is foreign, it holds another state: {'; '.join(shown)}")
 
 
-def _read(path: pathlib.Path) -> bytes:
+def _read(path: Place) -> bytes:
     try:
         return path.read_bytes()
-    except PermissionError as error:
-        raise UserError(f"can't read {path}: {error.strerror}") from None
     except FileNotFoundError:
         raise
-    except OSError as error:
-        raise BadCheckpoint(f"{path} can't be read: {error.strerror}") from None
+    except Exception as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Place, error: Exception) -> UserError:
+    """A missing or broken file speaks against the checkpoint; one that may not be read, or a failing network, does not.
+
+    Clients of buckets say of a missing file only its name, and raise what they like when the network fails.
+    """
+    missing = isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError))
+    why = getattr(error, "strerror", None) or ("No such file or directory" if missing else str(error))
+    if missing or (isinstance(error, OSError) and not isinstance(error, PermissionError) and not remote(path)):
+        return BadCheckpoint(f"{path} can't be read: {why}")
+    return UserError(f"can't read {path}: {why}")
 
 
 def _digest(value: Any) -> str:

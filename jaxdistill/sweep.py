@@ -3,12 +3,12 @@
 import dataclasses
 import itertools
 import os
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from jaxdistill import files
 from jaxdistill.errors import Diverged, UserError
 from jaxdistill.experiment import Experiment
+from jaxdistill.places import place
 from jaxdistill.tasks.scores import summary
 from jaxdistill.train import train
 
@@ -82,7 +82,7 @@ def sweep(
       UserError: there is nothing to score, or see `train`.
       KeyboardInterrupt: SIGINT stopped a run, whose last step is saved.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = place(workdir)
     settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     made = {
         (number, seed): make([f"--{knob}={value}" for knob, value in (setting | {"seed": str(seed)}).items()])

@@ -71,6 +71,28 @@ def tiny_inputs(tiny_text, tmp_path_factory):
     return tiny.make(tmp_path_factory.mktemp("inputs"), tiny_text, sentences(40, seed=1))
 
 
+@pytest.fixture(scope="session")
+def bucket():
+    """The server that stands in for Google Cloud Storage, for this process and those that it starts."""
+    import fake_bucket
+
+    server = fake_bucket.Server()
+    os.environ.update(server.environment())
+    fake_bucket.connect()
+    return server
+
+
+@pytest.fixture
+def root(request, tmp_path):
+    """A folder for one test: on a disk, and in a bucket where the test asks for `both_places`."""
+    if getattr(request, "param", "disk") == "disk":
+        return tmp_path
+    from jaxdistill.places import place
+
+    request.getfixturevalue("bucket")
+    return place(f"gs://tests/{tmp_path.parent.name}/{tmp_path.name}")
+
+
 @pytest.fixture
 def workdir(tmp_path) -> pathlib.Path:
     """A path for a run that does not exist yet."""

@@ -16,9 +16,8 @@ import os, sys, time
 from jaxdistill.lock import locked
 with locked(sys.argv[1]):
     if sys.argv[2:]:
-        child = os.fork()
-        if child:
-            print(child, flush=True)
+        if not os.fork():
+            print(os.getpid(), flush=True)
     else:
         print("held", flush=True)
     time.sleep(60)

@@ -179,9 +179,10 @@ def test_metrics_after_the_last_checkpoint_are_cut(tiny_inputs, whole, half, goa
 
 
 def test_an_unfinished_save_is_removed(tiny_inputs, half, goal):
-    shutil.copytree(half / "checkpoints" / "2", half / "checkpoints" / "saving-4")
+    shutil.copytree(half / "checkpoints" / "2", half / "checkpoints" / "9")
+    (half / "checkpoints" / "partial-9").write_text("")
     _, said = train(one_device(tiny_inputs), half)
-    assert "saving-4: a save that was not finished" in said
+    assert "checkpoints/9: a save or a removal that was not finished" in said
     check_same(parameters(one_device(tiny_inputs), half), goal)
 
 
@@ -338,7 +339,7 @@ def wait_for(child, condition, seconds=300):
 
 
 def saving(workdir):
-    return any((workdir / "checkpoints").glob("saving-*"))
+    return any((workdir / "checkpoints").glob("partial-*"))
 
 
 def test_kills_and_a_signal_leave_no_trace(tiny_inputs, programs, tmp_path):

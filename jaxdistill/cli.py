@@ -9,13 +9,15 @@ import sys
 from collections.abc import Sequence
 
 import jaxdistill
-from jaxdistill import cli_runs, cli_tasks, signals
+from jaxdistill import cli_runs, cli_tasks, member, parent, signals
 from jaxdistill.cli_tasks import at_least
 from jaxdistill.errors import UserError
 from jaxdistill.usage import COMPARE, STAGES
 
 _OF_CONFIGS = {"train": cli_runs.train, "cache": cli_runs.cache, "finetune": cli_runs.finetune}
 """Commands whose options are a config's knobs."""
+_OF_SEVERAL = ("train", "evaluate")
+"""Commands that several processes can share."""
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -128,7 +130,7 @@ def _quickstart(options: argparse.Namespace) -> None:
 def _env(options: argparse.Namespace) -> None:
     import platform
 
-    from jaxdistill.manifest import PACKAGES, version
+    from jaxdistill.versions import PACKAGES, version
 
     print(f"jaxdistill {jaxdistill.__version__}")
     print(f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores")
@@ -232,18 +234,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def run(arguments: Sequence[str]) -> None:
+    """Runs a command in this process; raises UserError for bad input."""
+    with signals.interruptible_imports():
+        if arguments[:1] and arguments[0] in _OF_CONFIGS:
+            _OF_CONFIGS[arguments[0]](arguments[1:])
+        else:
+            options = _parser().parse_args(arguments)
+            cli_runs.check_places(vars(options))
+            options.function(options)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; the exit code is 0, 2 for bad input, 130 for an interrupt, 141 when nobody reads the output."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with signals.interruptible_imports():
-            if arguments[:1] and arguments[0] in _OF_CONFIGS:
-                _OF_CONFIGS[arguments[0]](arguments[1:])
-            else:
-                options = _parser().parse_args(arguments)
-                cli_runs.check_places(vars(options))
-                options.function(options)
-            sys.stdout.flush()
+        if arguments[:1] and arguments[0] in _OF_SEVERAL:
+            one, arguments = member.asked(arguments, os.environ)
+            if one is not None:
+                return parent.run(one, arguments)
+        run(arguments)
+        sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes once more when it exits, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,9 +13,10 @@ ROOT = pathlib.Path(jaxdistill.__file__).parent
 LAYERS = [
     ["errors", "places", "files", "tree", "losses", "knobs", "progress", "signals", "chips", "dropout", "bert_config"],
     ["lock", "lease"],
+    ["versions", "member", "line", "roll_call", "parent", "distributed"],
     ["attention", "events", "seal", "checksum", "manifest", "picture", "usage"],
     ["bert", "optim", "sharding", "checkpoint", "metrics", "data/*", "tasks/*"],
-    ["hf_files", "hf_families"],
+    ["hf_files", "hf_families", "stopwatch"],
     ["hf_names", "model_card", "mixed", "task_head", "transplant", "speed"],
     ["terms/*", "hf"],
     ["initial"],
@@ -28,6 +29,7 @@ LAYERS = [
     ["fill", "augment", "measure", "predict", "models", "compare", "bench", "report", "quickstart"],
     ["cli_runs", "cli_tasks"],
     ["cli"],
+    ["child"],
 ]
 # A package named here is imported by these modules alone.
 ONLY = {

@@ -2,10 +2,11 @@
 
 import dataclasses
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from jaxdistill import knobs
+from jaxdistill import knobs, member
 from jaxdistill.errors import UserError
 from jaxdistill.usage import CACHE, FINETUNE, TRAIN
 
@@ -14,6 +15,7 @@ def _where(
     workdir: Annotated[str, "the run's folder: checkpoints, metrics, scores", "The run"],
     dry_run: Annotated[bool, "build everything, print sizes and costs, train nothing"] = False,
     fallback: Annotated[bool, "go on from the checkpoint before one that can't be restored"] = False,
+    accept: Annotated[str, "what may differ from the run in the workdir: config,data,versions, or one of them"] = "",
     cache: Annotated[str, "a folder that `jaxdistill cache` made with the same knobs; the masks are then its own"] = "",
 ):
     """Where a run lives."""
@@ -47,7 +49,8 @@ def _asked(command: str, usage: str, places: Callable, arguments: Sequence[str])
     function = knobs.load(arguments[0])
     joined = knobs.join(function, places, Run)
     if {"-h", "--help"} & set(arguments[1:]):
-        print(knobs.help(joined))
+        several = [member.options] if command == "train" else []
+        print(knobs.help(knobs.join(function, places, Run, *several)))
         return None
     config, where, run = joined(**knobs.parse(joined, arguments[1:]))
     check_places(where)
@@ -81,16 +84,35 @@ def train(arguments: Sequence[str]) -> None:
 
         print("\n".join(dry_run(experiment, where["workdir"])))
         return
+    import jax
+
     from jaxdistill.train import train
 
     command = shlex.join(["jaxdistill", "train", *arguments])
-    result = train(experiment, where["workdir"], fallback=where["fallback"], command=command)
+    out = sys.stdout if jax.process_index() == 0 else sys.stderr
+    result = train(
+        experiment,
+        where["workdir"],
+        notify=lambda line: print(line, file=out),
+        fallback=where["fallback"],
+        accept=_accepted(where["accept"]),
+        command=command,
+    )
     if result.stopped == "SIGINT":
         raise KeyboardInterrupt
     if result.scores:
         from jaxdistill.report import run_table
 
         print(run_table(result.scores))
+
+
+def _accepted(words: str) -> list[str]:
+    from jaxdistill.manifest import KINDS
+
+    accepted = words.split(",") if words else []
+    if unknown := [word for word in accepted if word not in KINDS]:
+        raise UserError(f"--accept {unknown[0]}: there are {', '.join(KINDS)}")
+    return accepted
 
 
 def cache(arguments: Sequence[str]) -> None:

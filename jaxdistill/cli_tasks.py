@@ -15,7 +15,9 @@ EVALUATE = """Masked words on a held-out corpus:
 A task's metrics on its dev split, or on --split; a fine-tuned run knows its task, and where its files are:
   jaxdistill evaluate RUN
   jaxdistill evaluate RUN FOLDER --task sst2 --source GLUE
-  jaxdistill evaluate RUN --task mnli --source GLUE --split dev_mismatched"""
+  jaxdistill evaluate RUN --task mnli --source GLUE --split dev_mismatched
+Several processes share a corpus, each with its own I from 0 on; the first one prints:
+  jaxdistill evaluate RUN --corpus HELD_OUT --coordinator HOST:PORT --processes N --process I"""
 
 PREDICT = """Of lines, from stdin or --input: a JSON object for each, in their order.
   jaxdistill predict FOLDER --task sst2 < lines           {"label": "positive", "probabilities": {"negative": ...}}

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 import tqdm
 
-from jaxdistill import bert, losses
+from jaxdistill import bert, distributed, losses
 from jaxdistill.bert import BertConfig
 from jaxdistill.data.heldout import HeldOut
-from jaxdistill.data.loader import to_global
+from jaxdistill.data.loader import own_rows, to_global
 from jaxdistill.data.vocab import Vocabulary
 
 
@@ -87,8 +87,9 @@ def score(
 
     def run(model, view):
         view = {key: view[key] for key in inputs}
-        nats, right = _score(model.config, model.params, to_global(view, sharding) if sharding else view)
-        return np.asarray(nats, np.float64), np.asarray(right, np.float64)
+        given = to_global(own_rows(view), sharding) if sharding else view
+        nats, right = map(distributed.to_host, _score(model.config, model.params, given))
+        return nats.astype(np.float64), right.astype(np.float64)
 
     batches = range(held_out.count(batch))
     for index in tqdm.tqdm(batches, "scoring", unit="batch", disable=None if progress else True, leave=False):

@@ -1,31 +1,24 @@
 """The manifest of a run: what was asked, with which versions and data. A run goes on only under the same manifest."""
 
 import dataclasses
-import importlib.metadata
 import math
 import os
-import platform
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
-from jaxdistill import __version__, files
+from jaxdistill import files
 from jaxdistill.errors import UserError
 from jaxdistill.places import place
+from jaxdistill.versions import PACKAGES, versions
 
 FORMAT = 1
 NAME = "experiment.json"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tokenizers", "safetensors")
 ABSENT = "(absent)"
-
-
-def version(package: str) -> str | None:
-    """The installed version of a package, None when it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+KINDS = ("config", "data", "versions")
+"""What may differ between a saved run and the one that goes on with it."""
+_CONTENTS = "contents of "
 
 
 class Change(NamedTuple):
@@ -70,12 +63,12 @@ def manifest(config: Any, data: Mapping[str, str]) -> dict[str, Any]:
       config: the resolved config, a dataclass or nested dicts.
       data: hashes of what is read, by a name that the user knows.
     """
-    devices = jax.devices()
+    devices, installed = jax.devices(), versions()
     return {
         "format": FORMAT,
-        "jaxdistill": __version__,
-        "packages": {name: version(name) for name in PACKAGES},
-        "python": platform.python_version(),
+        "jaxdistill": installed["jaxdistill"],
+        "packages": {name: installed[name] for name in PACKAGES},
+        "python": installed["python"],
         "devices": {"kind": devices[0].device_kind, "count": len(devices), "processes": jax.process_count()},
         "data": dict(data),
         "config": as_dict(config),
@@ -113,41 +106,65 @@ def compare(saved: Mapping[str, Any], current: Mapping[str, Any], how: Collectio
       how: dotted names that say only how a run runs and may change; `mesh` stands for `mesh.data` too.
     """
     changes = [change for change in _differences(saved["config"], current["config"]) if not _covered(change.field, how)]
-    return changes + _differences(saved.get("data", {}), current["data"], "contents of ")
+    return changes + _differences(saved.get("data", {}), current["data"], _CONTENTS)
 
 
 def notices(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """Lines about versions and devices that differ: the run may go on, its bits may differ."""
-    lines = []
+    changes = [*_versions(saved, current), *_differences(saved.get("devices", {}), current["devices"], "device ")]
+    return [f"{field} was {old}, is now {new}" for field, old, new in changes]
+
+
+def _versions(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[Change]:
+    changes = []
     for name in ("jaxdistill", "python"):
-        if saved.get(name) != current[name]:
-            lines.append(f"{name} was {saved.get(name)}, is now {current[name]}")
-    for section in ("packages", "devices"):
-        for field, old, new in _differences(saved.get(section, {}), current[section]):
-            what = field if section == "packages" else f"device {field}"
-            lines.append(f"{what} was {old}, is now {new}")
-    return lines
+        changes += _differences(saved.get(name), current[name], name)
+    return changes + _differences(saved.get("packages", {}), current["packages"])
 
 
 def check_manifest(
-    workdir: str | os.PathLike, saved: Mapping[str, Any], current: Mapping[str, Any], how: Collection[str] = ()
+    workdir: str | os.PathLike,
+    saved: Mapping[str, Any],
+    current: Mapping[str, Any],
+    how: Collection[str] = (),
+    accept: Collection[str] = ("versions",),
 ) -> list[str]:
     """Checks that the run in a workdir may go on under the current manifest.
+
+    Args:
+      workdir: for messages.
+      saved: the manifest in the workdir.
+      current: the manifest of this process.
+      how: as of `compare`.
+      accept: of `KINDS` those that may differ.
 
     Returns:
       The notices to print.
 
     Raises:
-      UserError: what the run computes would change; the message names each field.
+      UserError: something else differs; the message names each field, and what accepts it.
     """
     changes = compare(saved, current, how)
-    if changes:
-        listed = "\n".join(f"  {field}: {_show(old)} there, {_show(new)} now" for field, old, new in changes)
-        raise UserError(
-            f"{workdir} holds a run of another config:\n{listed}\n"
-            "Go back to the values there to continue it, or choose another --workdir for a new run."
+    differing = {
+        "config": [change for change in changes if not change.field.startswith(_CONTENTS)],
+        "data": [change for change in changes if change.field.startswith(_CONTENTS)],
+        "versions": _versions(saved, current),
+    }
+    refused = [kind for kind in KINDS if differing[kind] and kind not in accept]
+    if refused:
+        listed = "\n".join(
+            f"  {field}: {_show(old)} there, {_show(new)} now"
+            for kind in refused
+            for field, old, new in differing[kind]
         )
-    return notices(saved, current)
+        what = "another config" if "config" in refused else " and ".join(f"other {kind}" for kind in refused)
+        raise UserError(
+            f"{workdir} holds a run of {what}:\n{listed}\n"
+            "Go back to the values there to continue it, choose another --workdir for a new run, or go on all the same "
+            f"with --accept {','.join(refused)}."
+        )
+    accepted = [change for kind in ("config", "data") for change in differing[kind]]
+    return [f"{field} was {_show(old)}, is now {_show(new)}" for field, old, new in accepted] + notices(saved, current)
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[Change]:

@@ -127,5 +127,3 @@ def _detected() -> tuple[str, int, int]:
             "--coordinator auto: jax finds no cluster here; give --coordinator HOST:PORT, --processes and --process"
         )
     return address, count, index
-
-

@@ -20,13 +20,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxdistill import roll_call
-from jaxdistill.errors import UserError
 from jaxdistill.line import Line
 from jaxdistill.member import Member
 
 GRACE = 3.0
-"""Seconds between the first bad end and the verdict: the death of one process makes others fail too, and may be heard of
-after them."""
+"""Seconds between the first bad end and the verdict: the death of one process makes others fail too, and their ends may
+be heard of before its own."""
 _RANKS = ("killed", "gone", "error", "ended")
 """Kinds of bad ends, the likeliest cause of the others first."""
 _AGAIN = "every process stops; the same commands go on"
@@ -244,6 +243,8 @@ class _Watch:
         """Somebody calls after the roll call: a second process of some number, or a host that came back too early."""
         with contextlib.suppress(OSError):
             line = Line(self.ear.accept()[0])
-            text = f"the processes of {roll_call.name(self.own)} have joined already and run: wait until they have ended"
+            text = (
+                f"the processes of {roll_call.name(self.own)} have joined already and run: wait until they have ended"
+            )
             line.send({"error": text})
             line.close()

@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from jaxdistill import bert, manifest, memory
+from jaxdistill import bert, distributed, manifest, memory
 from jaxdistill import step as steps
 from jaxdistill.attention import attention_kernel
 from jaxdistill.chips import matmul_rate
@@ -35,6 +35,7 @@ def resolve(
     mesh: jax.sharding.Mesh,
     workdir: str | os.PathLike,
     saved: Mapping[str, Any] | None,
+    accept: Collection[str] = ("versions",),
 ) -> tuple[Experiment, dict[str, Any], list[str]]:
     """Settles what was left open, and checks that a saved run may go on.
 
@@ -45,13 +46,14 @@ def resolve(
       workdir: for messages.
       saved: the manifest in the workdir, if there is one; its micro-batch is kept where it divides, and its commits of
         hub models hold where no revision was asked for.
+      accept: what may differ from the saved run, of `manifest.KINDS`.
 
     Returns:
       The experiment that runs, its manifest, and lines to print.
 
     Raises:
-      UserError: vocabularies do not fit the models, the held-out corpus can't be read, the batch does not divide, or
-        the saved run is another one.
+      UserError: vocabularies do not fit the models, the held-out corpus can't be read, the batch does not divide, the
+        saved run is another one, or of several processes one was asked for something else.
     """
     check_held_out(experiment.data)
     for name, view in experiment.data.views.items():
@@ -68,16 +70,30 @@ def resolve(
     rows = kept["run"].get("micro_batch", 0)
     if not experiment.run.micro_batch and rows and experiment.data.batch % (rows * mesh.size) == 0:
         experiment = _with_micro_batch(experiment, rows)
-    device = mesh.devices.flat[0]
-    rows = memory.choose_micro_batch(experiment, mesh.size, memory.device_bytes(device), device.platform == "cpu")
+    device = mesh.local_devices[0]
+    room = min(distributed.gather(memory.device_bytes(device)))
+    rows = memory.choose_micro_batch(experiment, mesh.size, room, device.platform == "cpu")
     experiment = _with_micro_batch(experiment, rows)
     weights = {role: digest for role, start in starts.items() if (digest := start.contents())}
     current = manifest.manifest(
         experiment, inputs.hashes() | {f"weights of {role}": found for role, found in weights.items()}
     )
     paths = {f"start.{role}.{field}" for role in weights for field in ("source", "vocabulary")}
-    notes = manifest.check_manifest(workdir, saved, current, MAY_CHANGE | paths) if saved else []
+    _check_alike(distributed.gather(current), (MAY_CHANGE - {"run"}) | paths)
+    notes = manifest.check_manifest(workdir, saved, current, MAY_CHANGE | paths, accept) if saved else []
     return experiment, current, [f"note: {line}" for line in notes]
+
+
+def _check_alike(asked: Sequence[Mapping[str, Any]], may_differ: Collection[str]) -> None:
+    """Raises UserError when a process was asked for something else than process 0; paths may differ, contents not."""
+    for process, other in enumerate(asked):
+        changes = manifest.compare(asked[0], other, may_differ)
+        if changes:
+            listed = "\n".join(f"  {field}: {old!r} and {new!r}" for field, old, new in changes)
+            raise UserError(
+                f"process 0 and process {process} were asked for different things:\n{listed}\n"
+                "Start all processes with the same command and the same data."
+            )
 
 
 def _with_micro_batch(experiment: Experiment, rows: int) -> Experiment:

@@ -61,10 +61,8 @@ def trouble(calls: Sequence[Call]) -> str:
         for package, there in first["versions"].items():
             here = call["versions"].get(package)
             if here != there:
-                return (
-                    f"{name(first)} has {package} {there or '(absent)'}, {name(call)} has {here or '(absent)'}: install "
-                    "the same versions everywhere"
-                )
+                differing = f"{name(first)} has {package} {there}, {name(call)} has {here}"
+                return f"{differing}: install the same versions everywhere"
     return ""
 
 
@@ -78,7 +76,9 @@ def listen(member: Member) -> socket.socket | None:
     probe = _ear(member, member.runtime_port) if ear else None
     if ear and not probe:
         ear.close()
-        raise UserError(f"port {member.runtime_port}, the one after --coordinator's, is in use: choose another --coordinator")
+        raise UserError(
+            f"port {member.runtime_port}, the one after --coordinator's, is in use: choose another --coordinator"
+        )
     if probe:
         probe.close()
     return ear
@@ -202,8 +202,8 @@ def answer(member: Member, own: Call) -> tuple[Line, str]:
                 return line, reply
         time.sleep(0.2)
     raise UserError(
-        f"process 0 could not be reached at {where} for {member.wait:g} s ({reason}): is it running, is --coordinator an "
-        "address of its host, and may its ports be reached from here?"
+        f"process 0 could not be reached at {where} for {member.wait:g} s ({reason}): is it running, is --coordinator "
+        "an address of its host, and may its ports be reached from here?"
     )
 
 

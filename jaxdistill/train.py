@@ -5,16 +5,16 @@ import dataclasses
 import functools
 import os
 import pathlib
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxdistill import evaluate, evaluate_task, files, manifest, sharding, signals
+from jaxdistill import distributed, evaluate, evaluate_task, files, manifest, sharding, signals
 from jaxdistill import step as steps
+from jaxdistill.agree import by_first, check_shared
 from jaxdistill.cache import open_cache
 from jaxdistill.checkpoint import Checkpoints, abstract
 from jaxdistill.chips import peak_flops
@@ -28,6 +28,7 @@ from jaxdistill.metrics import MetricsLog, means
 from jaxdistill.places import absolute, place, remove_folder
 from jaxdistill.progress import Progress
 from jaxdistill.resolve import describe, resolve
+from jaxdistill.stopwatch import Clock, Profile
 from jaxdistill.task_inputs import TaskInputs
 from jaxdistill.taught import taught
 
@@ -60,16 +61,20 @@ def train(
     *,
     notify: Callable[[str], None] = print,
     fallback: bool = False,
+    accept: Collection[str] = ("versions",),
     command: str = "",
     programs: str | os.PathLike | None = None,
 ) -> Result:
     """Trains in a workdir; run again, it continues, or says that it is done.
+
+    Of several processes all make this call; the first one alone writes and notifies, but for how the run was stopped.
 
     Args:
       experiment: what to compute, and how.
       workdir: holds `experiment.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `scores.json`.
       notify: is told, a line at a time, what happens.
       fallback: go on from the checkpoint before one that cannot be restored.
+      accept: what may differ from the run in the workdir, of `manifest.KINDS`.
       command: the command line that asks for this, for the manifest and the model card.
       programs: where compiled programs are kept, for runs alike to share; in the workdir when None.
 
@@ -78,11 +83,16 @@ def train(
         loss is not finite (the batch is saved beside the last good checkpoint).
     """
     workdir = place(workdir)
-    alone = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
-    with alone, compiled_programs(workdir, place(programs or workdir / "programs")):
-        run = _Run(experiment, workdir, notify, fallback, command)
+    first, alone = jax.process_index() == 0, jax.process_count() == 1
+    with (
+        locked(workdir) if first else contextlib.nullcontext(),
+        compiled_programs(workdir, place(programs or workdir / "programs")),
+    ):
+        check_shared(workdir)
+        run = _Run(experiment, workdir, notify if first else lambda line: None, fallback, accept, command)
         if run.start < run.experiment.steps:
-            with signals.catching() as stopped:
+            # The runtime's own handler of SIGTERM tells all processes; one of Python's would take its place.
+            with signals.catching() if alone else contextlib.nullcontext(distributed.preemption()) as stopped:
                 reached = run.go_on(stopped)
             if reached < run.experiment.steps:
                 notify(f"stopped by {stopped()} after step {reached:,}, which is saved; the same command continues")
@@ -109,7 +119,8 @@ def compiled_programs(workdir: pathlib.Path, folder: pathlib.Path) -> Iterator[N
         yield
     finally:
         use(before)
-        if folder.parent == workdir and not (workdir / manifest.NAME).exists():  # The run did not come about.
+        first = jax.process_index() == 0
+        if first and folder.parent == workdir and not (workdir / manifest.NAME).exists():  # The run did not come about.
             with contextlib.suppress(OSError):
                 remove_folder(folder)
 
@@ -123,6 +134,7 @@ class _Run:
         workdir: pathlib.Path,
         notify: Callable[[str], None],
         fallback: bool,
+        accept: Collection[str],
         command: str,
     ):
         self.workdir, self.notify = workdir, notify
@@ -130,20 +142,25 @@ class _Run:
             raise UserError("a run on a task takes one process: start it on one host, with all of its devices")
         self.inputs = inputs = open_inputs(experiment.data)
         self.vocabularies = inputs.vocabularies
+        if experiment.run.devices and jax.process_count() > 1:
+            raise UserError("--devices is for one process: several use all devices that each of them sees")
         self.mesh = sharding.make_mesh(experiment.run.fsdp, experiment.run.devices)
         self.batches = inputs.batches(experiment.data, experiment.seed)
         saved = manifest.read_manifest(workdir)
         if saved is None and any((workdir / CHECKPOINTS).glob("*")):
             raise UserError(f"{workdir} holds checkpoints but no {manifest.NAME}: choose another --workdir")
-        self.experiment, current, notes = resolve(experiment, inputs, self.mesh, workdir, saved)
+        if (workdir / CHECKPOINTS / str(experiment.steps)).exists():
+            accept = {*accept, "versions"}  # Nothing is left to compute.
+        self.experiment, current, notes = resolve(experiment, inputs, self.mesh, workdir, saved, accept)
         if experiment.data.cache:
             self.batches = dataclasses.replace(self.batches, computed=open_cache(self.experiment, inputs))
-        for line in (*notes, *describe(self.experiment, inputs, self.mesh)):
+        first = jax.process_index() == 0
+        for line in (*notes, *describe(self.experiment, inputs, self.mesh)) if first else ():
             notify(line)
         self.state = steps.init_state(self.experiment)
-        self.state = jax.device_put(self.state, steps.state_shardings(self.experiment, self.state, self.mesh))
+        self.state = distributed.put(self.state, steps.state_shardings(self.experiment, self.state, self.mesh))
         self.checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=experiment.run.keep, notify=notify)
-        if jax.process_index() == 0:
+        if first:
             for name, vocabulary in self.vocabularies.items():
                 write_tokenizer(vocabulary, workdir / VOCABULARIES / name, experiment.data.length)
             cost = {"flops_per_step": steps.flops_per_step(self.experiment)}
@@ -166,12 +183,13 @@ class _Run:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.checkpoints)
             log = stack.enter_context(self._log()) if process == 0 else None
-            progress = stack.enter_context(Progress(experiment.steps, number))
+            shown = None if process == 0 else stack.enter_context(open(os.devnull, "w"))
+            progress = stack.enter_context(Progress(experiment.steps, number, file=shown))
             ahead = stack.enter_context(
                 Prefetch(lambda at: self.batches(at, process, processes), number, experiment.steps, ahead=run.prefetch)
             )
-            profile = stack.enter_context(_Profile(self.workdir / "profile", number + 2, run.profile))
-            clock, last = _Clock(ahead), False
+            profile = stack.enter_context(Profile(self.workdir / "profile", number + 2, run.profile))
+            clock, last = Clock(ahead), False
             while not last:
                 profile.at(number, pending)
                 batch = to_global(next(ahead), place)
@@ -214,7 +232,7 @@ class _Run:
             return Result(total, True)
         rows = self.experiment.run.score_rows
         key = {"corpus": self._held_out.digest, "rows": rows, "step": total}
-        saved = files.read_json(path) if path.exists() else {}
+        saved = by_first(lambda: files.read_json(path) if path.exists() else {})
         if {name: saved.get(name) for name in key} != key:
             saved = key | {"scores": self._score(rows)}
             if jax.process_index() == 0:
@@ -243,8 +261,9 @@ class _Run:
     def _stop(self, bad: int) -> None:
         path = self.workdir / BAD_BATCH
         arrays = {f"{role}.{name}": rows for role, view in self.batches(bad).items() for name, rows in view.items()}
-        with files.atomic(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, step=bad, **arrays)
+        if jax.process_index() == 0:
+            with files.atomic(path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, step=bad, **arrays)
         self.checkpoints.wait()
         saved = self.checkpoints.steps()
         state = f"the last good checkpoint is that of step {saved[-1]:,}" if saved else "no checkpoint was saved yet"
@@ -301,41 +320,6 @@ class _Run:
             return {}
         scores = self._score(self.experiment.run.eval_rows)
         return {f"held_out/{role}/{name}": value for role, score in scores.items() for name, value in score.items()}
-
-
-class _Clock:
-    """Seconds between laps, and how many of them were spent waiting for batches."""
-
-    def __init__(self, ahead: Prefetch):
-        self._ahead, self._began, self._waited = ahead, time.perf_counter(), ahead.waited
-
-    def lap(self) -> tuple[float, float]:
-        began, waited = self._began, self._waited
-        self._began, self._waited = time.perf_counter(), self._ahead.waited
-        return self._began - began, self._waited - waited
-
-
-class _Profile:
-    """A profiler trace of some steps, from `first` on."""
-
-    def __init__(self, folder: pathlib.Path, first: int, count: int):
-        self._folder, self._first, self._stop, self._running = folder, first, first + count, False
-
-    def __enter__(self) -> "_Profile":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._running:
-            jax.profiler.stop_trace()
-
-    def at(self, number: int, pending: Any) -> None:
-        if self._first == number < self._stop:
-            jax.profiler.start_trace(self._folder)
-            self._running = True
-        elif self._running and number == self._stop:
-            jax.block_until_ready(pending)
-            jax.profiler.stop_trace()
-            self._running = False
 
 
 def _shown(values: Mapping[str, float]) -> dict[str, float]:

@@ -53,6 +53,17 @@ class Prefetch(Iterator):
         self.close()
 
 
+def own_rows(batch: Any) -> Any:
+    """This process's share of a batch that every process has whole: equal parts, in the order of the processes."""
+    processes, process = jax.process_count(), jax.process_index()
+
+    def cut(leaf):
+        share = leaf.shape[0] // processes
+        return leaf[process * share : (process + 1) * share]
+
+    return jax.tree.map(cut, batch) if processes > 1 else batch
+
+
 def to_global(batch: Any, sharding: jax.sharding.NamedSharding) -> Any:
     """Makes global arrays of every process's own rows.
 

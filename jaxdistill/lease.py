@@ -52,8 +52,8 @@ def leased(folder: Place, notify: Callable[[str], None] = print) -> Iterator[Non
         yield
     finally:
         ended.set()
-        renewing.join()
-        with contextlib.suppress(Exception):  # An unreachable bucket: the lease will be silent.
+        renewing.join(RENEWED)
+        with contextlib.suppress(Exception):  # In an unreachable bucket the lease falls silent.
             mine.unlink(missing_ok=True)
 
 

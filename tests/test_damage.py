@@ -235,6 +235,9 @@ PROCESS = """
 import sys
 import jax
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+if sys.argv[3].startswith("gs://"):
+    import fake_bucket
+    fake_bucket.connect()
 from test_damage import trials_on_processes
 print("refused", trials_on_processes(sys.argv[3], int(sys.argv[4]), int(sys.argv[5])))
 """
@@ -272,10 +275,12 @@ def run_processes(folder, seed, count):
 
 
 @pytest.mark.slow
-def test_hundreds_of_random_damages_on_two_processes(tmp_path):
-    said = run_processes(tmp_path / "checkpoints", 2, 300)
-    counts = [int(re.search(r"^refused (\d+)$", text, re.MULTILINE)[1]) for text in said]
-    assert counts[0] == counts[1] > 270
+@BOTH
+def test_hundreds_of_random_damages_on_two_processes(root):
+    count = 30 if remote(root) else 300
+    said = run_processes(root / "checkpoints", 2, count)
+    refused = [int(re.search(r"^refused (\d+)$", text, re.MULTILINE)[1]) for text in said]
+    assert refused[0] == refused[1] > 0.85 * count
 
 
 # Damage with a name

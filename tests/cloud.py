@@ -18,7 +18,7 @@ SETTINGS = {"PROJECT": "my-project", "ZONE": "us-west4-a", "NAME": "extreme-up",
 GKE = {"IMAGE": "us-docker.pkg.dev/my-project/jobs/jaxdistill:1", "QUEUE": "tpus"}
 ODD = ["two words", "it's", 'a "b" $HOME `id` \\ & ; # *', "é", "", "~", "x=y", "-", "*"]
 WHEEL = f"jaxdistill-{jaxdistill.__version__}-py3-none-any.whl"
-WORKDIR = ["--workdir", "gs://my-bucket/runs/extreme-up", "--coordinator", "auto"]
+WORKDIR = ["--workdir", "gs://my-bucket/runs/extreme-up", "--coordinator", "auto", "--wait", "600"]
 
 PIP = """#!/bin/bash
 case "$*" in

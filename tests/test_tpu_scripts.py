@@ -64,7 +64,7 @@ def test_dry_runs_print_every_command(cloud, tmp_path):
     files[0].mkdir()
     files[1].touch()
     assert dry(cloud, "stage.sh", *map(str, files)) == [
-        ["gcloud", "storage", "rsync", "--recursive", str(files[0]), "gs://my-bucket/data/it's a corpus"],
+        ["gcloud", "storage", "rsync", str(files[0]), "gs://my-bucket/data/it's a corpus", "--recursive"],
         ["gcloud", "storage", "cp", str(files[1]), "gs://my-bucket/data/vocab.txt"],
     ]
     dist = f"{cloud.root}/dist"
@@ -72,7 +72,7 @@ def test_dry_runs_print_every_command(cloud, tmp_path):
     copied = [f"{dist}/{WHEEL}", f"{cloud.root}/tpu_scripts/job.sh", "extreme-up:"]
     assert scp == [*vm, "scp", *copied, *where, "--worker=all"]
     assert ssh[:-1] == [*vm, "ssh", "extreme-up", *where, "--worker=all"]
-    assert "gcloud storage rsync --recursive gs://my-bucket/data data" in ssh[-1]
+    assert "gcloud storage rsync gs://my-bucket/data data --recursive" in ssh[-1]
     (train,) = trained = dry(cloud, "train.sh", "extreme", *ODD)
     assert train[:-1] == ssh[:-1]
     job = ["bash", "job.sh", "start", "jaxdistill/bin/jaxdistill", "train", "extreme", *ODD, *WORKDIR]

@@ -20,7 +20,8 @@ need() { # SETTING...: dies unless each is there and holds nothing that a resour
   local name
   for name in "$@"; do
     [[ -n ${!name:-} ]] || die "$name is not set: fill it in in $SETTINGS, or set it in the environment"
-    [[ ${!name} =~ ^[A-Za-z0-9_./:@-]+$ ]] || die "$name is '${!name}': only letters, digits and _ . / : @ - are allowed"
+    [[ ${!name} =~ ^[A-Za-z0-9_./:@-]+$ ]] ||
+      die "$name is '${!name}': only letters, digits and _ . / : @ - are allowed"
   done
 }
 

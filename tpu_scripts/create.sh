@@ -13,4 +13,5 @@ else
     FAILED | SUSPENDED) die "$NAME is $now: tpu_scripts/delete.sh first, or tpu_scripts/resume.sh" ;;
   esac
 fi
-wait_active || die "$NAME will not become active: gcloud compute tpus queued-resources describe $NAME --zone=$ZONE says why"
+wait_active ||
+  die "$NAME will not become active: gcloud compute tpus queued-resources describe $NAME --zone=$ZONE says why"

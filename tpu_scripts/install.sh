@@ -17,4 +17,4 @@ run gcloud compute tpus tpu-vm scp "$wheel" "$HERE/job.sh" "$NAME:" --project="$
 remote all "python3 -m pip install --quiet --user uv &&\
  .local/bin/uv venv --quiet --clear --python 3.12 jaxdistill &&\
  .local/bin/uv pip install --quiet --python jaxdistill/bin/python $(quoted "./$(basename "$wheel")[tpu,gcs]") &&\
- mkdir -p data && gcloud storage rsync --recursive $BUCKET/data data"
+ mkdir -p data && gcloud storage rsync $BUCKET/data data --recursive"

@@ -2,11 +2,11 @@
 # Prints a manifest for GKE or SkyPilot with the settings and a training command filled in.
 #   tpu_scripts/render.sh jobset.yaml|skypilot.yaml CONFIG KNOBS...
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-[[ $# -gt 1 ]] || die "name jobset.yaml or skypilot.yaml, a config and its knobs; --workdir and --coordinator are added"
+[[ $# -gt 1 ]] || die "name jobset.yaml or skypilot.yaml, a config and its knobs"
 need_slice
 template=$1
 shift
-arguments=(train "$@" --workdir "$RUN" --coordinator auto)
+arguments=(train "$@" --workdir "$RUN" --coordinator auto --wait 600)
 [[ ${arguments[*]} != *[[:cntrl:]]* ]] || die "an argument has a line break or another control character in it"
 
 json() { # WORD...: a JSON list, which is YAML too

@@ -3,7 +3,7 @@
 # Leave it running on a machine that stays on; killed and started again, it goes on from what it finds.
 #   tpu_scripts/resume.sh CONFIG KNOBS...     the arguments of train.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-[[ $# -gt 0 ]] || die "name a config and its knobs, as for jaxdistill train; --workdir and --coordinator are added"
+[[ $# -gt 0 ]] || die "name a config and its knobs, as for jaxdistill train"
 need_slice
 LIMIT=${LIMIT:-5} # failures between two preemptions, after which it gives up
 

@@ -7,7 +7,7 @@
 : "${NAME:=}"                                # of the job, its TPU and its run: a-z, 0-9 and -
 : "${BUCKET:=}"                              # gs://... in the region of the zone; data and runs are kept there
 : "${ACCELERATOR_TYPE:=v5litepod-32}"        # v5litepod-32, v6e-8, v4-32, ...
-: "${RUNTIME_VERSION:=v2-alpha-tpuv5-lite}"  # v5e; v2-alpha-tpuv6e for v6e, v2-alpha-tpuv5 for v5p, tpu-ubuntu2204-base for v4
+: "${RUNTIME_VERSION:=v2-alpha-tpuv5-lite}"  # v5e; v6e: v2-alpha-tpuv6e, v5p: v2-alpha-tpuv5, v4: tpu-ubuntu2204-base
 : "${PROVISIONING:=spot}"                    # spot, reserved, or on-demand
 
 # For GKE alone.

@@ -15,7 +15,7 @@ done
 for path in "$@"; do
   name=$(basename "$path")
   if [[ -d $path ]]; then
-    run gcloud storage rsync --recursive "$path" "$BUCKET/data/$name"
+    run gcloud storage rsync "$path" "$BUCKET/data/$name" --recursive
   else
     run gcloud storage cp "$path" "$BUCKET/data/$name"
   fi

@@ -68,6 +68,7 @@ setup(
             "torch==2.13.0",
             "transformers>=5.0,<6",
         ],
+        "beam": ["apache-beam>=2.70,<3"],
         "plot": ["matplotlib>=3.9,<4"],
         "gcs": ["gcsfs>=2026.4"],
         "cuda": ["jax[cuda13]>=0.10,<0.13"],

@@ -21,9 +21,22 @@ _OF_SEVERAL = ("train", "evaluate")
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from jaxdistill.data.corpus import prepare
+    kind, _, runner = options.runner.partition(":")
+    if kind == "beam":
+        from jaxdistill.data import beam
 
-    made = prepare(options.sources, options.out, workers=options.workers, field=options.field)["counts"]
+        if options.workers:
+            raise UserError("--workers counts processes of this machine: say how many workers by Beam's options")
+        manifest = beam.prepare(
+            options.sources, options.out, field=options.field, runner=runner or beam.HERE, options=options.rest
+        )
+    elif options.runner == "local":
+        from jaxdistill.data.corpus import prepare
+
+        manifest = prepare(options.sources, options.out, workers=options.workers, field=options.field)
+    else:
+        raise UserError(f"--runner {options.runner}: give local, beam, or beam:RUNNER as beam:DataflowRunner")
+    made = manifest["counts"]
     print(
         f"{options.out}: {made['words']:,} words of {made['types']:,} kinds in {made['documents']:,} documents; next: "
         f"jaxdistill vocab {options.out} --out vocab.txt"
@@ -175,6 +188,11 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--out", required=True, metavar="CORPUS", help="the folder to make")
     made.add_argument("--workers", type=at_least(1), help="processes (default: one for each core)")
     made.add_argument("--field", default="text", help="the field of a row that holds the text (default text)")
+    made.add_argument(
+        "--runner",
+        default="local",
+        help="local (default); beam, or beam:RUNNER as beam:DataflowRunner: an Apache Beam pipeline, its options last",
+    )
 
     made = command("vocab", _vocab, "Learn a vocabulary of WordPieces from a corpus's word counts.")
     made.add_argument("corpus", metavar="CORPUS", help="a folder that prepare made")
@@ -234,13 +252,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Reads a command line; `rest` is what Beam may know when `prepare` runs there, elsewhere it must be empty."""
+    parser = _parser()
+    options, options.rest = parser.parse_known_args(arguments)
+    if options.rest and getattr(options, "runner", "local") == "local":
+        parser.error(f"unrecognized arguments: {' '.join(options.rest)}")
+    return options
+
+
 def run(arguments: Sequence[str]) -> None:
     """Runs a command in this process; raises UserError for bad input."""
     with signals.interruptible_imports():
         if arguments[:1] and arguments[0] in _OF_CONFIGS:
             _OF_CONFIGS[arguments[0]](arguments[1:])
         else:
-            options = _parser().parse_args(arguments)
+            options = _parse(arguments)
             cli_runs.check_places(vars(options))
             options.function(options)
 

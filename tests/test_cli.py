@@ -107,6 +107,18 @@ def test_version_and_env(capsys):
         assert part in text
 
 
+def test_beam_is_asked_for_by_its_extra_where_it_is_missing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    monkeypatch.delattr("jaxdistill.data.beam", raising=False)
+    for name in ("jaxdistill.data.beam", "jaxdistill.data.beam_files"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    (tmp_path / "text.txt").write_text("some words", encoding="utf-8")
+    command = ["prepare", str(tmp_path / "text.txt"), "--out", str(tmp_path / "corpus"), "--runner", "beam"]
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err.endswith("--runner beam needs Apache Beam: pip install 'jaxdistill[beam]'\n")
+    assert cli.main([*command[:-1], "local", "--workers", "1"]) == 0
+
+
 def test_from_text_to_a_vocabulary(capsys, tmp_path, tiny_inputs):
     (tmp_path / "text.txt").write_text("The river crosses the road.\n\nThe road.\n", encoding="utf-8")
     text = said(capsys, "prepare", tmp_path / "text.txt", "--out", tmp_path / "corpus", "--workers", 1)

@@ -33,6 +33,7 @@ LAYERS = [
 ]
 # A package named here is imported by these modules alone.
 ONLY = {
+    "apache_beam": {"data/beam", "data/beam_files"},
     "flax": {"bert"},
     "matplotlib": {"picture"},
     "orbax": {"checkpoint"},

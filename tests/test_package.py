@@ -130,9 +130,9 @@ def test_every_import_is_a_requirement(wheel):
         if requirement.marker and requirement.marker.evaluate({"extra": "test"})
     }
     extras = set(re.findall(r"^Provides-Extra: (.*)$", metadata, re.MULTILINE))
-    assert extras == {"test", "plot", "gcs", "cuda", "tpu", "tfds", "wandb"}
+    assert extras == {"test", "plot", "gcs", "beam", "cuda", "tpu", "tfds", "wandb"}
     assert imported("jaxdistill", "configs") <= plain
-    optional = {"matplotlib", "wandb", "tensorflow", "tensorflow_datasets"}
+    optional = {"matplotlib", "wandb", "tensorflow", "tensorflow_datasets", "apache_beam"}
     assert imported("jaxdistill", anywhere=True) <= plain | optional, "in a function, an extra may be imported"
     assert imported("tests", anywhere=True) <= plain | test | optional
 

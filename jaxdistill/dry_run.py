@@ -1,16 +1,12 @@
-"""What a run would take: everything is built and compiled, nothing is trained."""
+"""What a run would take here: everything is built and compiled, nothing is trained."""
 
-import dataclasses
 import os
-
-import jax
 
 from jaxdistill import manifest, sharding
 from jaxdistill import step as steps
-from jaxdistill.cache import open_cache
-from jaxdistill.experiment import Data, Experiment
-from jaxdistill.initial import Random
+from jaxdistill.experiment import Experiment
 from jaxdistill.inputs import open_inputs
+from jaxdistill.program import batch_shapes, compile_step
 from jaxdistill.resolve import describe, resolve
 
 MIB = 2**20
@@ -28,22 +24,9 @@ def dry_run(experiment: Experiment, workdir: str | os.PathLike) -> list[str]:
     """
     inputs = open_inputs(experiment.data)
     mesh = sharding.make_mesh(experiment.run.fsdp, experiment.run.devices)
-    batches = inputs.batches(experiment.data, experiment.seed)
+    inputs.batches(experiment.data, experiment.seed)
     experiment, _, _ = resolve(experiment, inputs, mesh, workdir, manifest.read_manifest(workdir))
-    if experiment.data.cache:
-        batches = dataclasses.replace(batches, computed=open_cache(experiment, inputs))
-    # Shapes do not depend on where parameters start, so no weights are read.
-    anywhere = dataclasses.replace(experiment, start=dict.fromkeys(experiment.start, Random()))
-    shapes = jax.eval_shape(lambda: steps.init_state(anywhere))
-    place = steps.state_shardings(experiment, shapes, mesh)
-    state = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, place)
-    rows, widest = sharding.batch_sharding(mesh), 0 if isinstance(experiment.data, Data) else batches.longest
-    batch = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows),
-        batches(widest),
-    )
-    update = steps.make_train_step(experiment, mesh, experiment.run.micro_batch * mesh.size)
-    memory = update.lower(state, batch).compile().memory_analysis()
+    memory = compile_step(experiment, mesh, batch_shapes(experiment, inputs)).memory_analysis()
     lines = describe(experiment, inputs, mesh)
     if memory is not None:
         lines.append(

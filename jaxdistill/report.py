@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxdistill import files, picture
@@ -16,6 +16,7 @@ from jaxdistill.data.wordpiece import describe
 from jaxdistill.evaluate import Scores
 from jaxdistill.speed import BATCH
 from jaxdistill.sweep import Outcome
+from jaxdistill.table import table
 from jaxdistill.tasks.scores import summary
 
 _SCORES = ("pieces right", "perplexity", "words right", "nats/word", "can't write")
@@ -39,7 +40,7 @@ def score_table(scores: Mapping[str, Scores]) -> str:
         f"({first.pieces:,} masked pieces of the first model; {first.words:,} words masked whole. The columns on words "
         "compare all models, those on pieces only models of one vocabulary.)"
     )
-    return f"{_table(['model', *_SCORES], rows)}\n{note}"
+    return f"{table(['model', *_SCORES], rows)}\n{note}"
 
 
 def run_table(scores: Mapping[str, Mapping[str, float]]) -> str:
@@ -48,7 +49,7 @@ def run_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     if "piece_accuracy" in first:
         return score_table({role: Scores(**own) for role, own in scores.items()})
     rows = [[role, *(f"{own[name]:.4f}" for name in first)] for role, own in scores.items()]
-    return _table(["model", *first], rows)
+    return table(["model", *first], rows)
 
 
 def sweep_table(outcomes: Sequence[Outcome]) -> str:
@@ -64,8 +65,8 @@ def sweep_table(outcomes: Sequence[Outcome]) -> str:
         rows.append([*outcome.setting.values(), *cells, note])
     seeds = "one seed" if count == 1 else f"{count} seeds: mean ± its 95 % interval, and median"
     where = ", ".join(best.folders)
-    table = _table([*outcomes[0].setting, *measures, ""], rows)
-    return f"{table}\n(dev split, {seeds})\nbest by {measures[0]}: {where}"
+    shown = table([*outcomes[0].setting, *measures, ""], rows)
+    return f"{shown}\n(dev split, {seeds})\nbest by {measures[0]}: {where}"
 
 
 def _over_seeds(found: Mapping[str, float | None]) -> str:
@@ -104,7 +105,7 @@ def comparison_table(comparison: Comparison, markdown: bool = False) -> str:
         rows.append([cell + mark for cell, mark in zip(cells, marks, strict=True)])
     below = [*(f"[{number}] {note}." for number, note in enumerate(footnotes, 1)), *_legend(comparison)]
     if not markdown:
-        made = _table(header, rows)
+        made = table(header, rows)
         width = max(map(len, made.splitlines()))
         return "\n".join([made, *(textwrap.fill(line, width, subsequent_indent="  ") for line in below)])
     ruler = ["---", *["---:"] * (len(header) - 1)]
@@ -196,7 +197,7 @@ def bench_table(bench: Bench) -> str:
     for dtype in halves:
         names = ", ".join(name for name, model in bench.models.items() if model.dtype == dtype)
         notes.append(f"({names}: computes in {dtype})")
-    made = _table(header, rows)
+    made = table(header, rows)
     width = max(map(len, made.splitlines()))
     return "\n".join([made, *(textwrap.fill(note, width) for note in notes)])
 
@@ -236,13 +237,4 @@ def vocabulary_table(
         for facts in told:
             row += [f"{facts['pieces_per_word']:.4f}", f"{facts['unk_rate']:.3%}"]
         rows.append([*row, f"{told[0]['shared']:.1%}"] if teacher else row)
-    return _table(header, rows)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns two spaces apart, the first flush left and the others flush right."""
-    lines = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
-    )
+    return table(header, rows)

@@ -35,6 +35,17 @@ Computes once, for every window of the corpus, what a teacher that does not trai
 `jaxdistill train CONFIG --cache FOLDER` with the same knobs reads it. The masks are the same in every epoch then.
 Run again, it goes on where it was stopped. CONFIG is as for `train`; by name there are: {names}."""
 
+PLAN = """usage: jaxdistill plan CONFIG --hardware NAME [--price-per-hour X] [knobs]
+       jaxdistill plan CONFIG --compare [--price-per-hour NAME=X,NAME=X] [knobs]
+       jaxdistill plan --calibrate
+       jaxdistill plan CONFIG --help
+
+Says what a run would take elsewhere: bytes on each device, seconds a step, hours, money. Nothing is trained. Corpus,
+vocabulary and teacher need not be there: what is not named is supposed to be the paper's.
+NAME is v2-N, v3-N, v4-N, v5p-N (N TensorCores, two a chip), v5e-N, v6e-N (N chips), a100-N, h100-N, h200-N or cpu-N
+(N cores). --calibrate measures the device here once, and the plans of such devices go by it from then on.
+CONFIG is as for `train`; by name there are: {names}."""
+
 COMPARE = """what it shows:
   accuracy   the scores that the runs ended with, when all saw the same text, cut and masked alike; otherwise all are
              scored now, as the first run was, on the held-out text that the runs name, or on --corpus

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 
 import jaxdistill
-from jaxdistill import cli_runs, cli_tasks, member, parent, signals
+from jaxdistill import cli_plan, cli_runs, cli_tasks, member, parent, signals
 from jaxdistill.cli_tasks import at_least
 from jaxdistill.errors import UserError
 from jaxdistill.usage import COMPARE, STAGES
 
-_OF_CONFIGS = {"train": cli_runs.train, "cache": cli_runs.cache, "finetune": cli_runs.finetune}
+_OF_CONFIGS = {"train": cli_runs.train, "cache": cli_runs.cache, "finetune": cli_runs.finetune, "plan": cli_plan.plan}
 """Commands whose options are a config's knobs."""
 _OF_SEVERAL = ("train", "evaluate")
 """Commands that several processes can share."""
@@ -214,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("train", help="Train a config in a workdir; run again to continue.", add_help=False)
     commands.add_parser("finetune", help="Train a config of a task over seeds, and over a grid.", add_help=False)
+    commands.add_parser("plan", help="What a run would take on other hardware: bytes, hours, money.", add_help=False)
     commands.add_parser("cache", help="Compute once what a teacher that does not train computes.", add_help=False)
 
     cli_tasks.add_commands(command)

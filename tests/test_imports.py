@@ -12,7 +12,7 @@ import jaxdistill
 ROOT = pathlib.Path(jaxdistill.__file__).parent
 LAYERS = [
     ["errors", "places", "files", "tree", "losses", "knobs", "progress", "signals", "chips", "dropout", "bert_config"],
-    ["lock", "lease"],
+    ["lock", "lease", "agree", "table"],
     ["versions", "member", "line", "roll_call", "parent", "distributed"],
     ["attention", "events", "seal", "checksum", "manifest", "picture", "usage"],
     ["bert", "optim", "sharding", "checkpoint", "metrics", "data/*", "tasks/*"],
@@ -24,10 +24,11 @@ LAYERS = [
     ["task_inputs"],
     ["inputs", "memory", "step"],
     ["cache", "evaluate", "evaluate_task", "resolve", "taught", "traffic"],
-    ["train", "export", "dry_run"],
+    ["roofline", "calibration", "program", "standins"],
+    ["train", "export", "dry_run", "plan"],
     ["sweep", "task_model"],
-    ["fill", "augment", "measure", "predict", "models", "compare", "bench", "report", "quickstart"],
-    ["cli_runs", "cli_tasks"],
+    ["fill", "augment", "measure", "predict", "models", "compare", "bench", "report", "quote", "quickstart"],
+    ["cli_plan", "cli_runs", "cli_tasks"],
     ["cli"],
     ["child"],
 ]

@@ -111,6 +111,8 @@ def _asked(options: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    import jax
+
     from jaxdistill.files import check_writable, write_json
     from jaxdistill.measure import measure, measure_task
     from jaxdistill.report import run_table, score_table
@@ -123,7 +125,10 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise UserError(f"{unknown[0]} is no run of a task: give --corpus HELD_OUT, or --task for a fine-tuned model")
     for name in _asked(options, *(_OF_TASK if options.corpus else _OF_CORPUS)):
         raise UserError(f"--{name} is for scores {'of a task' if options.corpus else 'on a corpus'}: leave it out")
-    if options.json:
+    if not options.corpus and jax.process_count() > 1:
+        raise UserError("scores of a task take one process: only --corpus is shared by several")
+    first = jax.process_index() == 0
+    if options.json and first:
         check_writable(options.json)
     how = _asked(options, "role", "length", "batch")
     if options.corpus:
@@ -136,7 +141,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             alike = {name: found for name, found in scores.items() if (found.task, found.split) == (task, split)}
             print(f"{task} {split}, {examples:,} examples")
             print(run_table({name: found.scores for name, found in alike.items()}))
-    if options.json:
+    if options.json and first:
         write_json(options.json, {name: dataclasses.asdict(value) for name, value in scores.items()})
 
 

@@ -5,7 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxdistill import evaluate_task, manifest
+import jax
+
+from jaxdistill import distributed, evaluate_task, manifest, sharding
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.vocab import read_vocabulary
 from jaxdistill.errors import UserError
@@ -49,7 +51,7 @@ def measure(
     seed: int = 0,
     batch: int = 32,
 ) -> dict[str, Scores]:
-    """Scores models on the same windows and the same hidden words.
+    """Scores models on the same windows and the same hidden words; of several processes each computes a share.
 
     A run is measured as at its end: every model of it with an MLM head, on windows that fit under all of its
     vocabularies, by its own length, rate of masking and number of windows. With several runs those of the first hold;
@@ -94,7 +96,18 @@ def measure(
     masking = dataclasses.replace(setting.masking, predictions=predictions or setting.masking.predictions)
     inputs = read_inputs(corpus, vocabularies, length)
     held_out = inputs.held_out(masking, seed, setting.rows if rows is None else rows)
-    return score(models, held_out, batch=batch)
+    if jax.process_count() == 1:
+        return score(models, held_out, batch=batch)
+    mesh = sharding.make_mesh()
+    models = {
+        name: dataclasses.replace(
+            model,
+            params=distributed.put(model.params, jax.tree.map(lambda _: sharding.replicated(mesh), model.params)),
+        )
+        for name, model in models.items()
+    }
+    rows_at_a_time = -(-batch // mesh.size) * mesh.size
+    return score(models, held_out, batch=rows_at_a_time, sharding=sharding.batch_sharding(mesh))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -225,8 +225,8 @@ class _Watch:
         bad = {process: report for process, report in self.reports.items() if report["kind"] in _RANKS}
         everyone = len(self.reports) == self.member.processes
         if bad and (everyone or time.monotonic() >= self.ends):
-            process = min(bad, key=lambda at: _RANKS.index(bad[at]["kind"]))  # of equals the first that came
-            self.verdict = self._line(process, bad[process])
+            process = min(bad, key=lambda at: (_RANKS.index(bad[at]["kind"]), bad[at]["kind"] == "error" and at))
+            self.verdict = self._line(process, bad[process])  # Of equal ends the first that came; of errors the lowest.
         elif everyone:
             self.verdict = ""
         if self.verdict is not None:

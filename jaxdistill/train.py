@@ -149,8 +149,9 @@ class _Run:
         saved = manifest.read_manifest(workdir)
         if saved is None and any((workdir / CHECKPOINTS).glob("*")):
             raise UserError(f"{workdir} holds checkpoints but no {manifest.NAME}: choose another --workdir")
-        if (workdir / CHECKPOINTS / str(experiment.steps)).exists():
-            accept = {*accept, "versions"}  # Nothing is left to compute.
+        with Checkpoints(workdir / CHECKPOINTS, readonly=True) as there:
+            if experiment.steps in there.steps():
+                accept = {*accept, "versions"}  # Nothing is left to compute.
         self.experiment, current, notes = resolve(experiment, inputs, self.mesh, workdir, saved, accept)
         if experiment.data.cache:
             self.batches = dataclasses.replace(self.batches, computed=open_cache(self.experiment, inputs))

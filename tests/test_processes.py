@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from processes import started, wait_until
 
+from jaxdistill import cli
 from jaxdistill import step as steps
 from jaxdistill import train as loop
 from jaxdistill.checkpoint import Checkpoints, abstract
@@ -392,3 +393,17 @@ def test_other_data_need_a_flag(tiny_inputs, own, programs, stopped, tmp_path):
     with started([*made, "--accept=data"], 2, 4) as running:
         finish(running)
     assert "contents of corpus was" in running[0].said
+
+
+@pytest.mark.slow
+def test_several_processes_score_as_one(tiny_inputs, stopped, tmp_path):
+    files = [tmp_path / name for name in ("several.json", "one.json")]
+    words = ["evaluate", str(stopped[0]), str(tiny_inputs.teacher), "--corpus", str(tiny_inputs.held_out), "--rows=40"]
+    with started([*words, f"--json={files[0]}"], 2, 4) as running:
+        finish(running)
+    assert "words right" in running[0].said and running[1].said == ""
+    assert cli.main([*words, f"--json={files[1]}"]) == 0
+    several, one = (json.loads(path.read_text()) for path in files)
+    assert several.keys() == one.keys() and len(one) == 2
+    for name, scores in one.items():
+        assert several[name] == pytest.approx(scores, rel=1e-5), name

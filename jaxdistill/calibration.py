@@ -89,7 +89,7 @@ def calibrate(dtype: str) -> Calibration:
         for vocab, hidden, layers, heads, length, rows in _PROBES
     ]
     return Calibration(
-        cores=len(os.sched_getaffinity(0)) if device.platform == "cpu" else 0,
+        cores=cores() if device.platform == "cpu" else 0,
         flops=matmul_rate(device, dtype),
         moved=_copy_rate(device),
         seconds=fit([work for work, _ in measured], [took for _, took in measured]),
@@ -109,6 +109,11 @@ def fit(works: list[Mapping[str, float]], took: list[float]) -> dict[str, float]
         if (found >= 0).all():
             return dict.fromkeys(KINDS, 0.0) | dict(zip(kinds, found.tolist(), strict=True))
         kinds.pop(int(np.argmin(found * scale)))
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def path() -> pathlib.Path:

@@ -1,5 +1,6 @@
 """The command `plan`, whose options are a config's knobs and where it might run."""
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -46,6 +47,7 @@ def plan(arguments: Sequence[str]) -> None:
         raise UserError("name the --hardware, such as v5e-32, or --compare all that is known")
     hardware = [chips.find_hardware(name) for name in names]
     prices = plans.prices(where["price_per_hour"], hardware)
+    print(f"compiling the step for {', '.join(names)}: seconds for each", file=sys.stderr)
     job, made = plans.plan(config, hardware)
     if where["compare"]:
         print(quote.comparison(job, dict(zip(names, made, strict=True)), prices))

@@ -103,18 +103,23 @@ def plan(arguments: Sequence[str], hardware: Sequence[Hardware]) -> tuple[Job, l
       UserError: the arguments make no experiment, or what they name can't be read.
     """
     with tempfile.TemporaryDirectory(prefix="jaxdistill-plan-") as folder:
-        job = _job(arguments, pathlib.Path(folder))
-        settled = [_settle(job.experiment, each) for each in hardware]
-        asked = [(run.devices, run.fsdp, run.micro_batch) for run in settled if isinstance(run, Run)]
-        compiled = program.temporary_bytes(job.arguments, job.batch, list(dict.fromkeys(asked))) if asked else []
-        temporary = dict(zip(dict.fromkeys(asked), compiled, strict=True))
-        return job, [
-            run if isinstance(run, UserError) else _plan(job, each, run, temporary)
-            for each, run in zip(hardware, settled, strict=True)
-        ]
+        job = read_job(arguments, pathlib.Path(folder))
+        return job, plans(job, hardware)
 
 
-def _job(arguments: Sequence[str], folder: pathlib.Path) -> Job:
+def plans(job: Job, hardware: Sequence[Hardware]) -> list[Plan | UserError]:
+    """What a job would take on each hardware, or why it can't run there; its files must still be there."""
+    settled = [_settle(job.experiment, each) for each in hardware]
+    asked = [(run.devices, run.fsdp, run.micro_batch) for run in settled if isinstance(run, Run)]
+    compiled = program.temporary_bytes(job.arguments, job.batch, list(dict.fromkeys(asked))) if asked else []
+    temporary = dict(zip(dict.fromkeys(asked), compiled, strict=True))
+    return [
+        run if isinstance(run, UserError) else _plan(job, each, run, temporary)
+        for each, run in zip(hardware, settled, strict=True)
+    ]
+
+
+def read_job(arguments: Sequence[str], folder: pathlib.Path) -> Job:
     """The run that a command line asks for, with stand-ins made in a folder for what it does not name."""
     config = knobs.load(arguments[0])
     made = standins.stand_ins(config, folder)

@@ -29,27 +29,29 @@ def words(tiny_inputs, run=None, **changes):
     return [config, *options]
 
 
-def test_bytes_are_those_of_the_program_that_trains(tiny_inputs):
+@pytest.mark.parametrize(
+    ("variant", "devices", "fsdp", "rows"),
+    [
+        ("nokd", 4, 2, 2),
+        pytest.param("up", 8, 1, 1, marks=pytest.mark.slow),
+        pytest.param("up", 1, 1, 4, marks=pytest.mark.slow),
+    ],
+)
+def test_bytes_are_those_of_the_program_that_trains(tiny_inputs, variant, devices, fsdp, rows):
     """Arguments by shapes and shardings, the rest by a compilation elsewhere, against this process's own program."""
-    arguments = words(tiny_inputs, batch=16, hidden=16)
-    experiment = program.experiment_of(arguments)
-    batch = program.batch_shapes(experiment, open_inputs(experiment.data))
-    asked = [(8, 1, 1), (4, 2, 4)]
-    foretold = program.temporary_bytes(arguments, batch, asked)
-    for (devices, fsdp, rows), temporary in zip(asked, foretold, strict=True):
-        run = dataclasses.replace(experiment.run, devices=devices, fsdp=fsdp, micro_batch=rows)
-        made = dataclasses.replace(experiment, run=run)
-        mesh = sharding.make_mesh(fsdp, devices)
-        state = steps.init_state(made)
-        held = jax.device_put(state, steps.state_shardings(made, state, mesh))
-        whole = jax.device_put(open_inputs(made.data).batches(made.data, 0)(0), sharding.batch_sharding(mesh))
-        update = steps.make_train_step(made, mesh, rows * devices)
-        real = update.lower(held, whole).compile().memory_analysis()
-        sizes = program.argument_bytes(made, mesh.shape, batch)
-        assert sum(sizes.values()) == pytest.approx(real.argument_size_in_bytes, rel=0.02, abs=200)
-        assert sum(sizes.values()) + temporary == pytest.approx(
-            real.argument_size_in_bytes + real.temp_size_in_bytes, rel=0.15
-        )
+    arguments = words(tiny_inputs, variant=variant, batch=16, hidden=16)
+    made = program.experiment_of(arguments)
+    batch = program.batch_shapes(made, open_inputs(made.data))
+    (temporary,) = program.temporary_bytes(arguments, batch, [(devices, fsdp, rows)])
+    mesh = sharding.make_mesh(fsdp, devices)
+    state = steps.init_state(made)
+    held = jax.device_put(state, steps.state_shardings(made, state, mesh))
+    whole = jax.device_put(open_inputs(made.data).batches(made.data, 0)(0), sharding.batch_sharding(mesh))
+    real = steps.make_train_step(made, mesh, rows * devices).lower(held, whole).compile().memory_analysis()
+    foretold = sum(program.argument_bytes(made, mesh.shape, batch).values())
+    assert foretold == pytest.approx(real.argument_size_in_bytes, rel=0.02, abs=200)
+    asked = real.argument_size_in_bytes + real.temp_size_in_bytes
+    assert foretold + temporary == pytest.approx(asked, rel=0.15)
 
 
 def products(config, length, predictions):
@@ -158,10 +160,11 @@ def test_a_plan_needs_neither_text_nor_weights(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir()), "nothing is left"
 
 
-def test_what_is_given_is_used_and_a_calibration_foretells(tiny_inputs, capsys):
+def test_what_is_given_is_used_and_a_calibration_foretells(tiny_inputs, capsys, monkeypatch):
     costs = dict(zip(calibration.KINDS, (1e-9, 1e-7, 1e-7, 1e-7), strict=True))
     calibration.keep("cpu/float32", Calibration(cores=2, flops=1e9, moved=1e9, seconds=costs))
-    arguments = words(tiny_inputs)
+    arguments = words(tiny_inputs, variant="nokd")
+    monkeypatch.setattr(chips, "COMPARED", ("v5e-32", "h200-1"))
     assert cli.main(["plan", *arguments, "--compare", "--hardware", "cpu-4"]) == 0
     said = capsys.readouterr().out
     assert "is given" not in said
@@ -173,9 +176,9 @@ def test_what_is_given_is_used_and_a_calibration_foretells(tiny_inputs, capsys):
     took = sum(costs[kind] * work[kind] for kind in costs) / 2
     assert float(line.split()[-2]) == pytest.approx(took * experiment.steps / 3600, rel=0.01)
     assert line.endswith("*")
-    table = [line for line in said.splitlines() if line.startswith(chips.COMPARED)]
-    assert "does not divide over 32 devices" in said, "8 rows"
-    assert {line.split()[0] for line in table} >= {"v6e-8", "h200-1"}
+    assert "v5e-32: a batch of 8 rows does not divide over 32 devices" in said
+    other = next(line for line in said.splitlines() if line.startswith("h200-1")).split()
+    assert other[1:3] == ["1", "8"] and other[5] == "yes" and " to " in " ".join(other)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,7 @@ def test_what_can_t_be_planned_is_refused(given, told, capsys):
     [["distilbert"], ["mlm"], ["cross_vocabulary"], ["mixed_vocab", "--stage", "1"], ["tinybert_general"]],
 )
 def test_every_config_of_text_has_its_stand_ins(given, tmp_path):
-    job = plan._job(given, tmp_path)
+    job = plan.read_job(given, tmp_path)
     assert any("no corpus" in told for told in job.told) and job.windows == 0
     shapes = tree.flatten(job.batch)
     assert {leaf.shape[0] for leaf in shapes.values()} == {job.experiment.data.batch}

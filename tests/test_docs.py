@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jaxdistill import cli, cli_runs, knobs
+from jaxdistill import chips, cli, cli_plan, cli_runs, knobs, member
 from jaxdistill.experiment import Run
 from jaxdistill.sweep import read_grid
 
@@ -50,10 +50,15 @@ def test_your_own_loss_trains_by_the_command_that_is_shown(own_loss, tiny_inputs
 
 
 def commands():
-    for page in ("tasks.md", "methods.md"):
+    for page in ("tasks.md", "methods.md", "planning.md", "pods.md"):
         for block in blocks(page, "bash"):
             for line in block.replace("\\\n", " ").splitlines():
                 yield pytest.param(line, id=line[11:60])
+    page = (DOCS / "pods.md").read_text(encoding="utf-8")
+    for line in sorted(
+        set(re.findall(r"tpu_scripts/(?:train|resume|render)\.sh (?:\w+\.yaml )?(extreme [^|>\n]*)", page))
+    ):
+        yield pytest.param(f"jaxdistill train {line}", id=f"pods {line[-40:]}")
 
 
 @pytest.mark.parametrize("line", list(commands()))
@@ -61,9 +66,16 @@ def test_commands_that_are_shown_exist(line):
     program, command, *arguments = shlex.split(line.partition(" < ")[0].partition("#")[0])
     assert program == "jaxdistill"
     places = {"train": cli_runs._where, "finetune": cli_runs._sweep_where}
+    if command == "plan":
+        own, asked = cli_plan._own(arguments)
+        hardware = knobs.parse(cli_plan._where, own)["hardware"]
+        assert not hardware or chips.find_hardware(hardware)
+        supposed = [f"--{name}=somewhere" for name in ("corpus", "vocabulary")]
+        assert not asked or knobs.parse(knobs.join(knobs.load(asked[0]), Run), [*supposed, *asked[1:]])
+        return
     if command not in places:
         cli._parser().parse_args([command, *arguments])
         return
-    own, grid = cli_runs._without_grid(arguments[1:])
+    own, grid = cli_runs._without_grid(member.asked(arguments[1:], {})[1])
     read_grid(grid)
     knobs.parse(knobs.join(knobs.load(arguments[0]), places[command], Run), own)

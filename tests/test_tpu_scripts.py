@@ -179,8 +179,16 @@ def test_resume_outlives_preemption_crash_and_restart(cloud):
     events = ["is SUSPENDED", "process 1 was killed", "failure 1 of", "stopped by SIGTERM", "failure 2 of"]
     places = [said.index(event) for event in events]
     assert places == sorted(places) and "gs://my-bucket/runs/extreme-up is finished" in said
+    page = (ROOT / "docs" / "pods.md").read_text(encoding="utf-8")
+    shown = next(block for block in re.findall(r"^```\n(.*?)^```$", page, re.M | re.S) if "resume.sh" in block)
+    assert _without_waiting(shown) == _without_waiting(said)
     again = cloud.run("resume.sh", "extreme", "--variant", "up").stderr
     assert "is finished" in again and sum(" create " in call for call in cloud.made()) == 2
+
+
+def _without_waiting(said: str) -> list[str]:
+    """Lines but for those of jobs that were seen running, which is a matter of time."""
+    return [line for line in said.splitlines() if not line.endswith("its job running")]
 
 
 def test_resume_gives_up_after_too_many_failures(cloud):

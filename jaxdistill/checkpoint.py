@@ -31,7 +31,7 @@ from jaxdistill.checksum import checksums, hexadecimal
 from jaxdistill.errors import UserError
 from jaxdistill.files import flush
 from jaxdistill.places import Place, absolute, make_folder, move_folder, remove_folder
-from jaxdistill.seal import BadCheckpoint, check_arrays, check_files, read_seal, write_seal
+from jaxdistill.seal import BadCheckpoint, check_arrays, read_seal, whole_arrays, write_seal
 
 # Orbax logs the stack of every failed write, several times over, and raises the error besides.
 logging.getLogger("absl").addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
@@ -221,7 +221,7 @@ class Checkpoints:
         return self.folder / f"partial-{step}"
 
     def _mark(self, step: int) -> None:
-        self._marker(step).write_bytes(b"not a whole checkpoint\n")
+        self._marker(step).write_bytes(b"")  # A full disk has room for that, so that old ones can be removed.
         flush(self.folder)
 
     def _unmark(self, step: int) -> None:
@@ -244,25 +244,21 @@ class Checkpoints:
             self._fail(step, error)
 
     def _fail(self, step, error):
-        if self._primary and self._marker(step).exists():
-            with contextlib.suppress(Exception):
+        there = "unknown"
+        with contextlib.suppress(Exception):
+            if self._primary and self._marker(step).exists():
                 remove_folder(self.folder / str(step))
                 self._unmark(step)
+            there = _listing(self.steps())
         raise UserError(
             f"the checkpoint of step {step} could not be saved in {self.folder}: {_reason(error)}\n"
-            f"Checkpoints there: {_listing(self.steps())}. Make room or choose another disk, and run the same command "
+            f"Checkpoints there: {there}. Make room or choose another disk, and run the same command "
             "to go on from the last one."
         ) from error
 
-    def _sealed(self, folder: Place, step: int) -> dict[str, Any]:
-        """The arrays that a checkpoint holds, by its seal, when every file is as the seal says."""
-        seal = read_seal(folder, step)
-        check_files(folder, seal["files"])
-        return seal["arrays"]
-
     def _read(self, step: int, leaves: Mapping[str, Any], partial: bool) -> dict[str, jax.Array]:
         folder = self.folder / str(step)
-        sealed = by_first(lambda: self._sealed(folder, step))
+        sealed = by_first(lambda: whole_arrays(folder, step))
         check_arrays(folder, sealed, leaves, partial)
         abstract = {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for name, leaf in leaves.items()

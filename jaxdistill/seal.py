@@ -63,6 +63,17 @@ def read_seal(folder: Place, step: int) -> dict[str, Any]:
     return seal
 
 
+def whole_arrays(folder: Place, step: int) -> dict[str, Any]:
+    """The arrays of a checkpoint by its seal, as `write_seal` got them, when every file is as the seal says.
+
+    Raises:
+      UserError: as `read_seal` and `check_files`.
+    """
+    seal = read_seal(folder, step)
+    check_files(folder, seal["files"])
+    return seal["arrays"]
+
+
 def check_files(folder: Place, listed: Mapping[str, Mapping[str, Any]]) -> None:
     """Compares the files of a checkpoint with its seal.
 

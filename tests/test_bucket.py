@@ -22,6 +22,7 @@ from jaxdistill.export import export, is_run
 from jaxdistill.metrics import read_lines
 from jaxdistill.places import file_names, place
 
+ROOT = pathlib.Path(__file__).parents[1]
 TIMING = {"positions_per_second", "data_wait", "mfu"}
 RUN = {"devices": 1, "log_every": 1, "tensorboard": True}
 
@@ -103,8 +104,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 def start(arguments):
-    tests = os.path.dirname(__file__)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(tests), tests]), "PYTHONUNBUFFERED": "1"}
+    folders = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = os.environ | {"PYTHONPATH": folders, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-c", CLI, *arguments]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
@@ -170,7 +171,7 @@ def test_the_real_client_with_the_fake_server(tmp_path, bucket):
     """
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(line[8:] for line in code.splitlines())],
-        env=os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=300,

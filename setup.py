@@ -55,6 +55,7 @@ setup(
     extras_require={
         # torch and transformers are the tests' oracles: the package imports neither.
         "test": [
+            "apache-beam>=2.70,<3",
             "hypothesis>=6.100,<7",
             "matplotlib>=3.9,<4",
             "ml_dtypes>=0.5,<1",

@@ -66,7 +66,7 @@ def test_the_bytes_of_the_local_prepare(tmp_path, small, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", ["a\n\nb\n c\n\n\n\nd e\nf", "\n\n\na", "a\n\n\n", "a b\n" * 30, "ab " * 20 + "\n\n" + "x" * 300]
+    "text", ["a\n\nb\n c\n\n\n\nd e\nf" + "\n g h" * 30, "\n\n\na\n\n\n", "ab " * 9 + "\n\n" + "x" * 300]
 )
 def test_seams_between_chunks(tmp_path, monkeypatch, text):
     paths = [write(tmp_path / "a.txt", text), write(tmp_path / "b.txt", text)]
@@ -298,6 +298,7 @@ def test_commands_that_are_shown(line):
     assert asked.get_all_options() == asked.get_all_options(retain_unknown_options=True)
 
 
+@pytest.mark.slow
 def test_worker_processes(tmp_path):
     paths = [write(tmp_path / f"{seed}.txt", plain_text(seed, 40)) for seed in range(4)]
     options = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]

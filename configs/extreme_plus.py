@@ -17,6 +17,7 @@ def config(
     made,
     soft: Annotated[float, "weight of soft targets over the student's pieces; 0 leaves them out", "Beyond it"] = 1.0,
     temperature: Annotated[float, "of the soft targets"] = 2.0,
+    masked_only: Annotated[bool, "soft targets at masked positions only, instead of at all"] = False,
     states: Annotated[float, "weight of hidden states and embeddings through learned maps; 0 leaves them out"] = 0.0,
     scores: Annotated[float, "weight of attention scores, of as many heads as the teacher's; 0 leaves them out"] = 0.0,
     after: Annotated[int, "these weights are 0 for so many steps, and whole a tenth of all steps later"] = 0,
@@ -32,7 +33,7 @@ def config(
     if not 0 <= after < made.steps:
         raise UserError(f"after={after}: the run has steps 0 to {made.steps - 1}")
     terms = {
-        "soft": SoftTargets(VIEW, weight=soft, temperature=temperature, mixed=made.mixed),
+        "soft": SoftTargets(VIEW, weight=soft, temperature=temperature, masked_only=masked_only, mixed=made.mixed),
         "states": HiddenStates(VIEW, weight=states),
         "scores": AttentionScores(VIEW, weight=scores),
     }

@@ -236,6 +236,7 @@ def test_a_model_may_read_two_views(tiny_inputs, workdir, tmp_path):
 def test_what_is_beyond_the_paper_is_left_out_by_its_weight(tiny_inputs):
     plain = tiny_inputs.experiment(variant="up", steps=3)
     assert plus(tiny_inputs, variant="up", soft=0.0, states=0.0, scores=0.0).terms == plain.terms
+    assert plus(tiny_inputs, masked_only=True).terms["soft"].masked_only
     alone = plus(tiny_inputs, variant="nokd")
     assert (alone.name, set(alone.terms), set(alone.data.views)) == ("extreme_plus/nokd", {"student_mlm"}, {"student"})
     with pytest.raises(UserError, match="after=3: the run has steps 0 to 2"):

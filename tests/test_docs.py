@@ -58,7 +58,7 @@ def commands():
     for line in sorted(
         set(re.findall(r"tpu_scripts/(?:train|resume|render)\.sh (?:\w+\.yaml )?(extreme [^|>\n]*)", page))
     ):
-        yield pytest.param(f"jaxdistill train {line}", id=f"pods {line[-40:]}")
+        yield pytest.param(f"jaxdistill train {line} --workdir RUN", id=f"pods {line[-40:]}")
 
 
 @pytest.mark.parametrize("line", list(commands()))

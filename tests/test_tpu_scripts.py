@@ -180,8 +180,8 @@ def test_resume_outlives_preemption_crash_and_restart(cloud):
     places = [said.index(event) for event in events]
     assert places == sorted(places) and "gs://my-bucket/runs/extreme-up is finished" in said
     page = (ROOT / "docs" / "pods.md").read_text(encoding="utf-8")
-    shown = next(block for block in re.findall(r"^```\n(.*?)^```$", page, re.M | re.S) if "resume.sh" in block)
-    assert _without_waiting(shown) == _without_waiting(said)
+    shown = next(block for block in page.split("```")[1::2] if "resume.sh: " in block)
+    assert _without_waiting(shown.removeprefix("\n")) == _without_waiting(said)
     again = cloud.run("resume.sh", "extreme", "--variant", "up").stderr
     assert "is finished" in again and sum(" create " in call for call in cloud.made()) == 2
 

@@ -126,7 +126,7 @@ class Hardware:
 
     @property
     def devices(self) -> int:
-        """jax devices: all cores of a CPU are one."""
+        """Devices, as jax counts them: all cores of a CPU are one."""
         return self.chips * self.chip.devices if self.chip else 1
 
     @property

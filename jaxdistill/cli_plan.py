@@ -1,5 +1,6 @@
 """The command `plan`, whose options are a config's knobs and where it might run."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -78,6 +79,10 @@ def _own(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _calibrate() -> None:
     from jaxdistill import calibration
 
+    if (load := os.getloadavg()[0]) > calibration.cores() / 2:
+        print(
+            f"others compute here too (load {load:.1f}): what is measured now will foretell too much", file=sys.stderr
+        )
     for dtype in ("float32", "bfloat16"):
         name = calibration.name_here(dtype)
         made = calibration.calibrate(dtype)

@@ -38,11 +38,16 @@ def row_bytes(experiment: Experiment) -> int:
 
 
 def state_bytes(experiment: Experiment) -> int:
-    """Bytes of parameters, gradients and two moments of every model that trains, in float32; nothing sharded."""
-    total = 0
+    """Bytes on a device of parameters, gradients and two moments of every model that trains, in float32.
+
+    With `run.fsdp` parameters and moments are sharded; in a step there is a gathered copy, and whole gradients.
+    """
+    shards, total = experiment.run.fsdp, 0
     for role, config in experiment.models.items():
         for name, leaf in tree.flatten(bert.shapes(config)).items():
-            total += math.prod(leaf.shape) * (16 if experiment.trains_name(f"{role}/{name}") else 4)
+            trains = experiment.trains_name(f"{role}/{name}")
+            kept, whole = (12, 4) if trains else (4, 0)
+            total += math.prod(leaf.shape) * (-(-kept // shards) + whole + (4 if shards > 1 else 0))
     return total
 
 
@@ -113,7 +118,7 @@ def choose_micro_batch(experiment: Experiment, devices: int, memory: int, cpu: b
                 f"micro_batch={given} does not divide the {rows} rows of each device (batch {batch}, {devices} devices)"
             )
         return given
-    room = (memory - state_bytes(experiment) // experiment.run.fsdp) * 2 // 3
+    room = (memory - state_bytes(experiment)) * 2 // 3
     most = room // max(row_bytes(experiment), 1)
     if most < 1:
         raise UserError(

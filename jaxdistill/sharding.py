@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -17,6 +18,9 @@ ORDER = ("vocab", "ffn", "hidden", "positions")
 def make_mesh(fsdp: int = 1, devices: int = 0) -> jax.sharding.Mesh:
     """A mesh with axes (data, fsdp) over the given number of devices, all of them when 0.
 
+    Devices are in the order of their processes, so that the rows of each process are one piece of the batch;
+    `jax.make_mesh` may take another order, by how chips are wired.
+
     Raises:
       UserError: there are not that many devices, or fsdp does not divide their number.
     """
@@ -26,7 +30,8 @@ def make_mesh(fsdp: int = 1, devices: int = 0) -> jax.sharding.Mesh:
     if fsdp < 1 or count % fsdp:
         raise UserError(f"fsdp={fsdp} does not divide the {count} devices: choose a divisor")
     shape = (count // fsdp, fsdp)
-    return jax.make_mesh(shape, ("data", "fsdp"), devices=jax.devices()[:count], axis_types=(AxisType.Auto,) * 2)
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))[:count]
+    return jax.sharding.Mesh(np.array(devices).reshape(shape), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:

@@ -5,13 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
-from collectives import collectives, wire_bytes
 from jax.sharding import PartitionSpec as P
 from tiny import RUN
 
-from jaxdistill import knobs, sharding, step, traffic
+from jaxdistill import knobs, sharding, traffic
+from jaxdistill.collectives import collectives, wire_bytes
 from jaxdistill.experiment import Run
 from jaxdistill.inputs import open_inputs
+from jaxdistill.program import batch_shapes, compile_step
 
 SCALARS = 2048
 """Bytes of losses, counts and norms that a step may add up beside the gradients; the tiny gradients are 20 times it."""
@@ -19,13 +20,9 @@ SCALARS = 2048
 
 def compiled(experiment, mesh, micro_batch=0) -> str:
     """The text of the training step's program."""
-    shapes = traffic.state_shapes(experiment)
-    places = step.state_shardings(experiment, shapes, mesh)
-    state = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, places)
-    rows = sharding.batch_sharding(mesh)
-    batch = open_inputs(experiment.data).batches(experiment.data, experiment.seed)(0)
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), batch)
-    return step.make_train_step(experiment, mesh, micro_batch).lower(state, batch).compile().as_text()
+    run = dataclasses.replace(experiment.run, micro_batch=micro_batch // mesh.size)
+    batch = batch_shapes(experiment, open_inputs(experiment.data))
+    return compile_step(dataclasses.replace(experiment, run=run), mesh, batch).as_text()
 
 
 def other(name, tiny_inputs, **changes):

@@ -23,7 +23,7 @@ LAYERS = [
     ["experiment"],
     ["task_inputs"],
     ["inputs", "memory", "step"],
-    ["cache", "evaluate", "evaluate_task", "resolve", "taught", "traffic"],
+    ["cache", "collectives", "evaluate", "evaluate_task", "resolve", "taught", "traffic"],
     ["roofline", "calibration", "program", "standins"],
     ["train", "export", "dry_run", "plan"],
     ["sweep", "task_model"],

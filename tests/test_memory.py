@@ -59,7 +59,9 @@ def test_rows_divide_the_share_of_a_device(tiny_inputs):
     assert rows(experiment, room=state + 11 * one * 3 // 2) == 8  # 11 fit, of the divisors of 24
     assert rows(experiment, room=state + one * 8 // 5) == 1
     assert rows(experiment, 3, room=state + 3 * one * 8 // 5) == 2  # of 8 rows each, 3 fit
-    assert rows(experiment, 4, room=state // 2 + 2 * one * 8 // 5, fsdp=2) == 2
+    sharded = state * (6 + 4 + 4) // 16  # half of parameters and moments, the gradients, a gathered copy
+    assert rows(experiment, 4, room=sharded + one * 8 // 5, fsdp=2) == 1
+    assert rows(experiment, 4, room=sharded + 2 * one * 8 // 5, fsdp=2) == 2
     assert rows(tiny_inputs.experiment(variant="nokd", batch=96), cpu=True) == memory.CPU_ROWS < 96
 
 

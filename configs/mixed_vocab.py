@@ -36,6 +36,9 @@ def config(
     layers: Annotated[int, "stage 2: the student's layers; the paper's are 6 and 12"] = 6,
     heads: Annotated[int, "stage 2: the student's attention heads"] = 4,
     positions: Annotated[int, "stage 2: the student's positions"] = 512,
+    neighbours: Annotated[
+        bool, "stage 2: a random start whose heads look at neighbouring words: for short training"
+    ] = False,
     dropout: Annotated[float, "dropout rate"] = 0.1,
     attention: Annotated[Literal["plain", "fused"], "fused attention has no attention dropout"] = "plain",
     dtype: Annotated[Literal["float32", "bfloat16"], "type of the computation; parameters stay float32"] = "float32",
@@ -43,6 +46,7 @@ def config(
     steps: Annotated[int, "updates of this stage"] = 250_000,
     optimizer: Annotated[Literal["adamw", "lamb"], "how parameters are updated"] = "adamw",
     learning_rate: Annotated[float, "peak learning rate"] = 1e-4,
+    teacher_learning_rate: Annotated[float | None, "stage 1: the teacher's; none takes the same"] = None,
     warmup: Annotated[float, "share of the steps with a rising learning rate"] = 0.1,
     seed: Annotated[int, "of the start, the order, the masks and the dropout"] = 0,
 ) -> Experiment:
@@ -68,24 +72,31 @@ def config(
         **how,
     )
     rule = Optimizer(optimizer, learning_rate, warmup)
+    optimizers = {"student": rule}
     vocabularies = {"student": vocabulary}
     views = {"student": View("student")}
     models = {"student": student}
     if stage == 1:
         if table:
             raise UserError("stage 1 makes the table: leave `table` out, or choose stage 2")
+        if neighbours:
+            raise UserError("neighbours is for the student of stage 2: stage 1 trains its word table alone")
         models["student"] = dataclasses.replace(student, layers=1, mlm=False)
         models["teacher"] = dataclasses.replace(read_config(teacher, revision=revision), **how)
         vocabularies["teacher"] = find_tokenizer(teacher, revision=revision)
         views["teacher"] = View("teacher", "student", mix)
         starts = {"student": Random(), "teacher": FromHuggingFace(teacher, revision)}
         terms = {"teacher_mlm": MaskedLM("teacher", mixed=Mixed())}
+        rate = learning_rate if teacher_learning_rate is None else teacher_learning_rate
+        optimizers |= {"teacher": dataclasses.replace(rule, learning_rate=rate), "bridge": rule}
     else:
         if not table:
             raise UserError("stage 2 starts from stage 1: give the folder that its student was exported to as `table`")
         if read_vocabulary(table).pieces != read_vocabulary(vocabulary).pieces:
             raise UserError(f"{table} has other pieces than {vocabulary}: give stage 2 the vocabulary of stage 1")
-        starts = {"student": FromTable(table)}
+        if teacher_learning_rate is not None:
+            raise UserError("teacher_learning_rate is for stage 1: stage 2 has no teacher")
+        starts = {"student": FromTable(table, base=Random(neighbours))}
         terms = {"student_mlm": MaskedLM("student")}
     return Experiment(
         name=f"mixed_vocab/stage{stage}",
@@ -101,7 +112,7 @@ def config(
         models=models,
         start=starts,
         terms=terms,
-        optimizers=dict.fromkeys(("student", "teacher", "bridge") if stage == 1 else ("student",), rule),
+        optimizers=optimizers,
         steps=steps,
         mixed=Mixed() if stage == 1 else None,
         trains=(("student/embeddings/word", True), ("student/.*", stage == 2), (".*", True)),

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdistill import files, tree
 from jaxdistill import step as steps
-from jaxdistill.chips import CHIPS, find_chip, matmul_rate
+from jaxdistill.chips import CHIPS, copy_rate, find_chip, matmul_rate
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.views import View
 from jaxdistill.experiment import BertConfig, Data, Experiment
@@ -24,7 +24,6 @@ from jaxdistill.traffic import state_shapes
 
 KINDS = ("flops", "elements", "scores", "parameters")
 _STEPS = 5
-_COPIED = 2**26
 
 # Steps in each of which another kind of work weighs most: vocabulary, hidden, layers, heads, length, rows.
 _PROBES = (
@@ -90,7 +89,7 @@ def calibrate(dtype: str) -> Calibration:
     return Calibration(
         cores=cores() if device.platform == "cpu" else 0,
         flops=matmul_rate(device, dtype),
-        moved=_copy_rate(device),
+        moved=copy_rate(device),
         seconds=fit([work for work, _ in measured], [took for _, took in measured]),
     )
 
@@ -165,16 +164,3 @@ def _probe(config: BertConfig, rows: int) -> tuple[dict[str, float], float]:
         jax.block_until_ready(state)
         took.append(time.perf_counter() - began)
     return effort(experiment, {"data": 1, "fsdp": 1}), min(took[1:])
-
-
-def _copy_rate(device: jax.Device) -> float:
-    """Bytes/s that a device reads and writes in a large sum, the best of three after one to warm up."""
-    x = jax.device_put(jnp.ones(_COPIED), device)
-    add = jax.jit(lambda x: x + 1)
-    add(x).block_until_ready()
-    took = []
-    for _ in range(3):
-        began = time.perf_counter()
-        add(x).block_until_ready()
-        took.append(time.perf_counter() - began)
-    return 2 * x.nbytes / min(took)

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from jaxdistill.errors import UserError
 
 GB, GIB, TERA = 1e9, 2**30, 1e12
+_COPIED = 2**26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,14 +186,24 @@ def peak_flops(mesh: jax.sharding.Mesh) -> float | None:
 
 
 def matmul_rate(device: jax.Device, dtype: str) -> float:
-    """FLOP/s of one square matrix product on a device, the best of three after one to warm up; some milliseconds."""
+    """FLOP/s of one square matrix product on a device; some milliseconds."""
     size = 1024 if device.platform == "cpu" else 8192
     x = jax.device_put(jnp.ones((size, size), dtype), device)
-    product = jax.jit(jnp.matmul)
-    product(x, x).block_until_ready()
-    seconds = []
+    return 2 * size**3 / _fastest(lambda x: x @ x, x)
+
+
+def copy_rate(device: jax.Device) -> float:
+    """Bytes/s that a device reads and writes in a large sum."""
+    x = jax.device_put(jnp.ones(_COPIED), device)
+    return 2 * x.nbytes / _fastest(lambda x: x + 1, x)
+
+
+def _fastest(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
+    """Seconds of the best of three calls, after one to warm up."""
+    run, took = jax.jit(function), []
+    run(x).block_until_ready()
     for _ in range(3):
         began = time.perf_counter()
-        product(x, x).block_until_ready()
-        seconds.append(time.perf_counter() - began)
-    return 2 * size**3 / min(seconds)
+        run(x).block_until_ready()
+        took.append(time.perf_counter() - began)
+    return min(took)

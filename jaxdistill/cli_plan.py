@@ -22,7 +22,7 @@ def _where(
 def plan(arguments: Sequence[str]) -> None:
     """Says what a run would take on hardware that is not here."""
     if arguments[:1] in (["-h"], ["--help"]):
-        print(PLAN.format(names=", ".join(_names())))
+        print(PLAN.format(names=", ".join(knobs.names())))
         return
     own, config = _own(arguments)
     if {"-h", "--help"} & set(config[1:]):
@@ -36,7 +36,7 @@ def plan(arguments: Sequence[str]) -> None:
         if not config:
             return
     if not config:
-        raise UserError(f"name a config: {', '.join(_names())}, or the path of your own")
+        raise UserError(f"name a config: {', '.join(knobs.names())}, or the path of your own")
     from jaxdistill import chips, quote
     from jaxdistill import plan as plans
 
@@ -56,10 +56,6 @@ def plan(arguments: Sequence[str]) -> None:
     if isinstance(made[0], UserError):
         raise made[0]
     print(quote.lines(job, made[0], prices.get(names[0])))
-
-
-def _names() -> list[str]:
-    return sorted(path.stem for path in knobs.folder().glob("*.py") if path.stem != "__init__")
 
 
 def _own(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

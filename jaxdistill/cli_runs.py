@@ -38,7 +38,7 @@ def _sweep_where(
 
 def _asked(command: str, usage: str, places: Callable, arguments: Sequence[str]) -> tuple[Any, dict] | None:
     """The experiment that a config and its knobs ask for, and the values of `places`; None when help was printed."""
-    names = ", ".join(sorted(path.stem for path in knobs.folder().glob("*.py") if path.stem != "__init__"))
+    names = ", ".join(knobs.names())
     if not arguments:
         raise UserError(f"name a config: {names}, or the path of your own; `jaxdistill {command} --help` says more")
     if arguments[0] in ("-h", "--help"):

@@ -245,10 +245,19 @@ class FromWords(FromHuggingFace):
 
 @dataclasses.dataclass(frozen=True)
 class FromTable(FromHuggingFace):
-    """A random start but for the word table: that of a model of the same vocabulary and width, as it stands."""
+    """A random start but for the word table: that of a model of the same vocabulary and width.
+
+    The table is taken as it stands; for a start with neighbours it is brought to the scale of that start's own.
+
+    Attributes:
+      base: the random start.
+    """
+
+    base: Random = dataclasses.field(default=Random(), kw_only=True)
 
     def check(self, config: bert.BertConfig) -> None:
         """Raises UserError when the source's table has another shape."""
+        self.base.check(config)
         found = read_config(self.source, revision=self.revision)
         if (found.vocab, found.hidden) != (config.vocab, config.hidden):
             raise UserError(
@@ -263,9 +272,12 @@ class FromTable(FromHuggingFace):
           UserError: the source has another vocabulary or width.
         """
         self.check(config)
-        params = bert.init(config, key)
-        word = read_hf(self.source, revision=self.revision, mlm=False).params["embeddings"]["word"]
-        return params | {"embeddings": params["embeddings"] | {"word": jnp.asarray(word)}}
+        params = self.base(config, key)
+        tables = params["embeddings"]
+        word = jnp.asarray(read_hf(self.source, revision=self.revision, mlm=False).params["embeddings"]["word"])
+        if self.base.neighbours:
+            word *= jnp.sqrt(jnp.mean(tables["word"] ** 2) / jnp.mean(word**2))
+        return params | {"embeddings": tables | {"word": word}}
 
 
 Start = Random | FromHuggingFace

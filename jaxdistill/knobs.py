@@ -259,6 +259,11 @@ def folder() -> pathlib.Path:
     return pathlib.Path(__file__).parent.parent / "configs"  # A checkout that is on the path without being installed.
 
 
+def names() -> list[str]:
+    """The installed configs, in order."""
+    return sorted(path.stem for path in folder().glob("*.py") if path.stem != "__init__")
+
+
 def shape(kind: Any) -> str:
     """How a type's values are written: `INT`, `48|96|192`, `TEXT|none`.
 

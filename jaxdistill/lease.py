@@ -117,5 +117,5 @@ def _renew(mine: Place, ended: threading.Event) -> None:
 
 
 def _end(line: str) -> None:
-    print(f"error: {line}", file=sys.stderr, flush=True)
+    print(f"jaxdistill: {line}", file=sys.stderr, flush=True)
     os._exit(2)

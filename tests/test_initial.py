@@ -149,7 +149,7 @@ def test_a_start_comes_back_from_the_manifest(deep, tiny_inputs):
         Random(neighbours=True),
         FromHuggingFace("owner/name", "0123abc"),
         FromLayers(str(deep), layers=(0, 3)),
-        FromTable(str(deep)),
+        FromTable(str(deep), base=Random(neighbours=True)),
         from_words(tiny_inputs, base=Random(neighbours=True)),
     ):
         assert recorded(json.loads(json.dumps(manifest.as_dict(start)))) == start

@@ -52,7 +52,7 @@ def commands(tiny_inputs, tmp_path_factory) -> list[list[str]]:
         "tinybert_task": {"teacher": tuned, "student": teacher},
     }
     made = []
-    for name in sorted(path.stem for path in knobs.folder().glob("*.py") if path.stem != "__init__"):
+    for name in knobs.names():
         if name in OF_TASKS:
             values = {"task": str(table), "columns": "first=text,label=kind", **ROWS, **given[name], **OF_TASKS[name]}
         else:

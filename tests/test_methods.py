@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment, Run
 from jaxdistill.export import export, read_model, read_run
 from jaxdistill.fill import fill_in
-from jaxdistill.initial import Random
+from jaxdistill.initial import FromTable, Random
 from jaxdistill.inputs import open_inputs
 from jaxdistill.optim import Optimizer
 
@@ -122,8 +123,25 @@ def test_mixed_vocabulary_training_goes_from_the_first_stage_to_the_second(make,
     check_loads(tmp_path / "second", tmp_path / "model")
     assert "[MASK]" not in fill_in(read_model(tmp_path / "model"), "The old [MASK].")
 
+    near = make("mixed_vocab", stage=2, table=out, layers=2, neighbours=True, **given)
+    begun = Random(neighbours=True)(near.models["student"], jax.random.key(0))
+    both = [FromTable(out, base=Random(choice))(near.models["student"], jax.random.key(0)) for choice in (False, True)]
+    word = both[1]["embeddings"]["word"]
+    np.testing.assert_allclose(np.square(word).mean(), np.square(begun["embeddings"]["word"]).mean(), rtol=1e-5)
+    ratio = np.asarray(word / both[0]["embeddings"]["word"])
+    assert ratio.min() == pytest.approx(ratio.max(), rel=1e-5) and ratio.min() > 1.5
+    assert same(both[1]["layers"], begun["layers"]) and near.start["student"] == FromTable(out, base=Random(True))
+    slow = make("mixed_vocab", stage=1, learning_rate=1e-3, teacher_learning_rate=1e-4, **given).optimizers
+    assert {role: rule.learning_rate for role, rule in slow.items()} == {
+        "student": 1e-3,
+        "teacher": 1e-4,
+        "bridge": 1e-3,
+    }
+
     for changes, match in (
         ({"stage": 1, "table": out}, "stage 1 makes the table"),
+        ({"stage": 1, "neighbours": True}, "neighbours is for the student of stage 2"),
+        ({"stage": 2, "table": out, "teacher_learning_rate": 1e-4}, "teacher_learning_rate is for stage 1"),
         ({"stage": 2}, "stage 2 starts from stage 1"),
         ({"stage": 2, "table": out, "vocabulary": str(tiny_inputs.teacher)}, "has other pieces than"),
         ({"stage": 2, "table": out, "hidden": 12}, "is 60 x 8, the model's 60 x 12"),

@@ -120,7 +120,7 @@ def test_effort_goes_with_the_rows_and_the_parameters(tiny_inputs):
 
 def test_a_machine_is_measured(monkeypatch):
     monkeypatch.setattr(calibration, "_PROBES", ((60, 8, 1, 2, 32, 2), (60, 16, 1, 2, 32, 2)))
-    monkeypatch.setattr(calibration, "_COPIED", 2**10)
+    monkeypatch.setattr(chips, "_COPIED", 2**10)
     found = calibration.calibrate("float32")
     assert found.cores > 0 and found.flops > 0 and found.moved > 0 and sum(found.seconds.values()) > 0
     assert calibration.read("cpu/float32") is None

@@ -6,15 +6,14 @@ import shutil
 import signal
 import time
 
-import jax
 import numpy as np
 import pytest
 from processes import started, wait_until
+from test_train import TIMING, parameters
 
 from jaxdistill import cli
-from jaxdistill import step as steps
 from jaxdistill import train as loop
-from jaxdistill.checkpoint import Checkpoints, abstract
+from jaxdistill.checkpoint import Checkpoints
 from jaxdistill.inputs import open_inputs
 from jaxdistill.metrics import read_lines
 
@@ -46,7 +45,6 @@ if "RECORD" in os.environ:
     loop.to_global = keep
 config = knobs.extending("extreme")(lambda made: made)
 '''
-TIMING = {"positions_per_second", "data_wait", "mfu"}
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +72,6 @@ def values(workdir, without=TIMING):
     """Metrics by step, but for those of the clock."""
     found = read_lines(workdir / "metrics.jsonl")
     return {line["step"]: {name: value for name, value in line.items() if name not in without} for line in found}
-
-
-def parameters(experiment, workdir, step=None):
-    """What a checkpoint holds, read by this one process."""
-    state = steps.kept(steps.init_state(experiment))
-    with Checkpoints(workdir / loop.CHECKPOINTS, readonly=True) as checkpoints:
-        state = jax.device_get(checkpoints.restore(abstract(state), step))
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def check_equal(one, other):

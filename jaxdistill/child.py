@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jaxdistill import cli, distributed
+from jaxdistill import cli, distributed, signals
 from jaxdistill.errors import UserError
 
 
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str]) -> NoReturn:
         code = 2
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
+        if code == signals.TERMINATED:
+            distributed.leave()
     except BaseException:
         traceback.print_exc()
         code = 1

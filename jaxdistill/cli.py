@@ -274,7 +274,10 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; the exit code is 0, 2 for bad input, 130 for an interrupt, 141 when nobody reads the output."""
+    """Runs a command; the exit code is 0, 2 for bad input, 130 for an interrupt, 141 when nobody reads the output.
+
+    One that SIGTERM stopped, and that saved, exits with 143.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments[:1] and arguments[0] in _OF_SEVERAL:

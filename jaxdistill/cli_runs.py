@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from jaxdistill import knobs, member
+from jaxdistill import knobs, member, signals
 from jaxdistill.errors import UserError
 from jaxdistill.usage import CACHE, FINETUNE, TRAIN
 
@@ -98,8 +98,8 @@ def train(arguments: Sequence[str]) -> None:
         accept=_accepted(where["accept"]),
         command=command,
     )
-    if result.stopped == "SIGINT":
-        raise KeyboardInterrupt
+    if result.stopped:
+        signals.stop(result.stopped)
     if result.scores:
         from jaxdistill.report import run_table
 

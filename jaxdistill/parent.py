@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxdistill import roll_call
+from jaxdistill import roll_call, signals
 from jaxdistill.line import Line
 from jaxdistill.member import Member
 
@@ -120,7 +120,7 @@ class _Watch:
         if self.verdict:
             print(f"jaxdistill: {self.verdict}", file=sys.stderr, flush=True)
             return 2
-        return 130 if self.interrupts else 0
+        return 130 if self.interrupts else self.child.returncode
 
     def _start(self, arguments: Sequence[str], inner: int) -> subprocess.Popen:
         member, first = self.member, self.member.process == 0
@@ -179,7 +179,7 @@ class _Watch:
             self._report({"kind": "ended", "text": "was ended by the runtime (SIGABRT; its reason is above, there)"})
         elif code < 0:
             self._report({"kind": "killed", "text": f"was killed by {signal.Signals(-code).name}"})
-        elif code:
+        elif code not in (0, signals.TERMINATED):
             self._report({"kind": "ended", "text": f"ended with exit code {code}; its reason is above, there"})
         else:
             self._report({"kind": "done", "text": ""})

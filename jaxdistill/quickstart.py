@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 
-from jaxdistill import files, knobs
+from jaxdistill import files, knobs, signals
 from jaxdistill.bert import BertConfig, parameter_count
 from jaxdistill.data.corpus import open_corpus, prepare
 from jaxdistill.data.documentation import write_documentation
@@ -215,8 +215,9 @@ def _command(root: pathlib.Path, text: Sequence[str], teacher: str, scale: float
 def _train(experiment: Experiment, workdir: pathlib.Path, command: str, notify: Callable[[str], None]) -> None:
     steps = experiment.steps
     run = Run(log_every=max(1, steps // 50), save_every=max(1, steps // 4))
-    if not train(dataclasses.replace(experiment, run=run), workdir, notify=notify, command=command).finished:
-        raise KeyboardInterrupt
+    result = train(dataclasses.replace(experiment, run=run), workdir, notify=notify, command=command)
+    if result.stopped:
+        signals.stop(result.stopped)
 
 
 def _sizes(teacher: BertConfig, student: BertConfig) -> list[str]:

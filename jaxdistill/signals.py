@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a request to stop at the next step; Ctrl-C while modules are imported."""
+"""SIGTERM and SIGINT as a request to stop at the next step, and how a command then ends; Ctrl-C during imports."""
 
 import contextlib
 import os
@@ -6,8 +6,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 INTERRUPTED = "interrupted"
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code of a command that SIGTERM stopped: its work is saved and not finished, as a scheduler must know."""
 
 
 @contextlib.contextmanager
@@ -32,6 +35,13 @@ def catching() -> Iterator[Callable[[], str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop(name: str) -> NoReturn:
+    """Ends a command that a signal stopped, by its name: with exit code 130 after Ctrl-C and 143 after SIGTERM."""
+    if name == signal.SIGINT.name:
+        raise KeyboardInterrupt
+    raise SystemExit(TERMINATED)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from jaxdistill import files
+from jaxdistill import files, signals
 from jaxdistill.errors import Diverged, UserError
 from jaxdistill.experiment import Experiment
 from jaxdistill.places import place
@@ -106,10 +106,8 @@ def sweep(
             notify(f"diverged: {error}")
             found[number] = dataclasses.replace(before, diverged=before.diverged + 1)
             continue
-        if not result.finished:
-            if result.stopped == "SIGINT":
-                raise KeyboardInterrupt
-            break
+        if result.stopped:
+            signals.stop(result.stopped)
         scores = result.scores["student" if "student" in result.scores else next(iter(result.scores))]
         both = {measure: [*before.scores.get(measure, ()), value] for measure, value in scores.items()}
         found[number] = dataclasses.replace(before, scores=both, folders=[*before.folders, str(folder)])

@@ -37,7 +37,7 @@ host=$(basename "$HOME"); echo >>"$FAKE_GCLOUD/starts.$host"
 case $(sed -n "$(wc -l <"$FAKE_GCLOUD/starts.$host")p" "$FAKE_GCLOUD/ends") in
   hang) while [[ -e $HOME ]]; do sleep 0.02; done; exit 1 ;;
   crash) echo "jaxdistill: process 1 was killed" >&2; exit 2 ;;
-  saved) echo "stopped by SIGTERM after step 5, which is saved; the same command continues" ;;
+  saved) echo "stopped by SIGTERM after step 5, which is saved; the same command continues"; exit 143 ;;
   done) if [[ $host == 0 ]]; then echo "done: 10 steps"; fi ;;
 esac"""
 

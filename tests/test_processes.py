@@ -175,7 +175,7 @@ def stopped(tiny_inputs, own, programs, reference, tmp_path_factory):
     with started(arguments(tiny_inputs, own, workdir, programs, **LONG), 2, 4) as running:
         wait_until(lambda: lines_of(workdir) >= 4, running)
         running[1].popen.terminate()
-        finish(running)
+        finish(running, 143)
         return workdir, [process.said for process in running]
 
 
@@ -238,7 +238,7 @@ def test_ctrl_c_stops_as_sigterm_does(tiny_inputs, own, programs, reference, tmp
     with started(arguments(tiny_inputs, own, workdir, programs, **LONG), 2, 4) as running:
         wait_until(lambda: lines_of(workdir) >= 4, running)
         running[0].popen.send_signal(signal.SIGINT)
-        assert [process.ended() for process in running] == [130, 0], [process.said for process in running]
+        assert [process.ended() for process in running] == [130, 143], [process.said for process in running]
     assert "which is saved" in running[0].said
     check_goes_on(tiny_inputs, own, programs, workdir, reference)
 

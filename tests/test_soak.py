@@ -85,7 +85,7 @@ class Soak:
 
     def stop(self):
         self.advance()
-        self.end(signal.SIGTERM, 0)
+        self.end(signal.SIGTERM, 143)
         assert "stopped by SIGTERM after step" in self.run.said
         self.run = self.start()
 

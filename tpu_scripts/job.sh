@@ -29,7 +29,7 @@ case ${1:-} in
       echo absent
     elif [[ ! -s job.exit ]]; then
       echo "stopped: killed"
-    elif [[ $(<job.exit) == 0 ]] && grep -q '^done: ' train.log; then
+    elif [[ $(<job.exit) == 0 ]]; then
       echo "done"
     else
       echo "stopped: $(<job.exit)"

@@ -1,5 +1,6 @@
 """Runs in a bucket: the same numbers as on a disk, stopped, killed, damaged and continued. The bucket is a fake."""
 
+import json
 import os
 import pathlib
 import random
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from test_metrics import read_events
 
+from jaxdistill import cli
 from jaxdistill import step as steps
 from jaxdistill import train as loop
 from jaxdistill.checkpoint import Checkpoints, abstract
@@ -74,6 +76,27 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(tiny_inputs, tmp_path, bucket):
     export(tmp_path / "run", tmp_path / "out2")
     weights = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in ("out", "out2")]
     assert weights[0] == weights[1]
+
+
+def test_what_reads_runs_reads_them_in_a_bucket(tiny_inputs, tmp_path, bucket, capsys):
+    """A sweep by `finetune` with profiler's traces; `evaluate` and `compare` of its runs beside one on a disk."""
+    name, programs = f"gs://tests/{tmp_path.name}/sweep", tmp_path / "programs"
+    changes = {"variant": "nokd", "steps": 4, "held_out": str(tiny_inputs.held_out)}
+    there = tiny_inputs.arguments(name, RUN | {"profile": 1}, **changes)
+    assert cli.main(["finetune", *there[1:], "--seeds", "2"]) == 0
+    train(tiny_inputs.experiment(RUN, **changes), tmp_path / "run", programs)
+    traces = [file for file in file_names(place(name)) if file.endswith(".xplane.pb")]
+    assert len(traces) == 2 and all((place(name) / file).stat().length for file in traces)
+    results = json.loads((place(name) / "results.json").read_text())
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    run = f"{name}/seed-0"
+    capsys.readouterr()
+    assert results[0]["scores"]["piece_accuracy"][0] == scores["scores"]["student"]["piece_accuracy"]
+    assert cli.main(["evaluate", run, str(tmp_path / "run"), "--corpus", str(tiny_inputs.held_out)]) == 0
+    rows = [line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:3]]
+    assert rows[0] == rows[1] and len(rows[0]) > 3
+    assert cli.main(["compare", run, str(tmp_path / "run"), "--out", str(tmp_path / "compared")]) == 0
+    assert json.loads((tmp_path / "compared" / "compare.json").read_text())
 
 
 def test_a_damaged_checkpoint_in_a_bucket_is_refused_and_passed_over(tiny_inputs, tmp_path, bucket):

@@ -49,7 +49,8 @@ def work(experiment: Experiment, mesh_shape: Mapping[str, int]) -> Work:
     Bytes to other devices are `traffic.least_bytes`. Bytes of memory are those of matrix products, which read two
     arrays and write one, once in the forward pass and twice in the backward pass; all that is computed element by
     element is taken to happen on the way. Besides, a step reads its gradients, parameters and two moments, and writes
-    the latter three anew.
+    the latter three anew, each device its share; gradients are added up whole, and with shares the parameters are
+    gathered whole once a step and the gradients given out from there.
     """
     data, devices = experiment.data, math.prod(mesh_shape.values())
     pieces = data.batch // (experiment.run.micro_batch * devices or data.batch)
@@ -69,5 +70,6 @@ def work(experiment: Experiment, mesh_shape: Mapping[str, int]) -> Work:
         total += passes * (rows * (config.layers * wide * size + head) + pieces * size * kernels)
     state = traffic.state_shapes(experiment)
     trained = sum(math.prod(leaf.shape) * 4 for leaf in tree.flatten(state["trained"]).values())
-    total += (7 + 2 * (pieces - 1)) * trained / mesh_shape["fsdp"]
+    shares = mesh_shape["fsdp"]
+    total += (7 / shares + 2 * (pieces - 1) + 2 * (shares > 1)) * trained
     return Work(steps.flops_per_step(experiment) / devices, total, traffic.least_bytes(experiment, mesh_shape)["total"])

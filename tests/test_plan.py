@@ -84,7 +84,10 @@ def test_devices_share_the_rows_and_not_the_parameters(tiny_inputs):
     assert four.flops == one.flops / 4
     assert one.moved / 4 < four.moved < one.moved
     trained = tree.flatten(steps.init_state(experiment)["trained"]).values()
-    assert four.sent == 2 * 3 / 4 * sum(leaf.nbytes for leaf in trained)
+    trained = sum(leaf.nbytes for leaf in trained)
+    assert four.sent == 2 * 3 / 4 * trained
+    shared = roofline.work(experiment, {"data": 1, "fsdp": 4})
+    assert four.moved - shared.moved == 7 * trained - 7 / 4 * trained - 2 * trained, "gathered whole, given out whole"
 
 
 def test_the_longest_kind_of_work_binds():

@@ -18,8 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from jaxdistill import files, manifest, tree
+from jaxdistill import distributed, files, manifest, sharding, tree
 from jaxdistill import step as steps
+from jaxdistill.agree import by_first
+from jaxdistill.data.loader import own_rows, to_global
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment, TaskData
 from jaxdistill.inputs import Inputs, open_inputs
@@ -27,7 +29,7 @@ from jaxdistill.terms import SoftTargets
 
 NAME = "cache.json"
 ROWS = 16
-"""Windows that are computed together."""
+"""Windows that each device computes together."""
 _FLUSH = 64
 
 
@@ -77,6 +79,8 @@ def contents(experiment: Experiment, inputs: Inputs, top: int) -> dict[str, Any]
 def build(experiment: Experiment, out: str | os.PathLike, top: int = 8, progress: bool = True) -> int:
     """Computes a cache; run again, it goes on with what is missing. The folder appears when it is whole.
 
+    All devices compute; of several processes all make this call, and the first one writes.
+
     Args:
       experiment: with static masks and a teacher that does not train.
       out: the folder to write.
@@ -90,43 +94,51 @@ def build(experiment: Experiment, out: str | os.PathLike, top: int = 8, progress
       UserError: see `cached_views`; the folder holds something else.
     """
     out = pathlib.Path(out)
-    if out.exists():
+    if by_first(out.exists):
         raise UserError(f"{out} exists already: use it, or choose another folder")
     _check_top(experiment, top)
     starts = {role: start.pin(None) for role, start in experiment.start.items()}
     experiment = dataclasses.replace(experiment, start=starts)
     inputs = open_inputs(experiment.data)
     key, count = contents(experiment, inputs, top), len(inputs.windows)
+    manifest.check_alike([{"config": asked, "data": {}} for asked in distributed.gather(key)])
     part = out.with_name(f".{out.name}.part")
-    done = _resumed(part, key)
+    done = by_first(lambda: _resumed(part, key))
     batches = inputs.batches(experiment.data, experiment.seed)
-    compute = _computer(experiment, top)
+    mesh, first_process = sharding.make_mesh(), jax.process_index() == 0
+    compute, rows = _computer(experiment, top, mesh), ROWS * mesh.size
     arrays: dict[str, np.memmap] = {}
     with tqdm.tqdm(total=count, initial=done, unit="window", disable=None if progress else True) as bar:
-        for first in range(done, count, ROWS):
-            windows = np.arange(first, first + ROWS)
+        for first in range(done, count, rows):
+            windows = own_rows(np.arange(first, first + rows))
             batch = batches.read(np.minimum(windows, count - 1), 0, windows)
-            last = min(first + ROWS, count)
+            last = min(first + rows, count)
             for name, value in tree.flatten(compute(batch)).items():
-                value = np.asarray(value)
+                if not first_process:
+                    continue
                 if name not in arrays:
                     arrays[name] = _mapped(
                         part / f"{name.replace('/', '.')}.npy", (count, *value.shape[1:]), value.dtype
                     )
                 arrays[name][first:last] = value[: last - first]
             bar.update(last - first)
-            if last == count or (first // ROWS + 1) % _FLUSH == 0:
+            if first_process and (last == count or (first // rows + 1) % _FLUSH == 0):
                 for array in arrays.values():
                     array.flush()
                 files.write_json(part / NAME, {"key": key, "done": last})
+    by_first(lambda: _seal(part, out, {"key": key, "done": count}))
+    names = cached_views(experiment)
+    tokens = sum(inputs.windows.tokens(experiment.data.views[view].vocabulary) for view in names) / len(names)
+    return round(by_first(lambda: sum(path.stat().st_size for path in out.glob("*.npy"))) / tokens)
+
+
+def _seal(part: pathlib.Path, out: pathlib.Path, note: Mapping[str, Any]) -> None:
+    """Notes the hashes of a finished folder, and moves it into place."""
     hashes = {path.name: files.sha256(path) for path in sorted(part.glob("*.npy"))}
-    files.write_json(part / NAME, {"key": key, "done": count, "files": hashes})
+    files.write_json(part / NAME, {**note, "files": hashes})
     for path in (*part.iterdir(), part):
         files.settle(path)
     os.replace(part, out)
-    names = cached_views(experiment)
-    tokens = sum(inputs.windows.tokens(experiment.data.views[view].vocabulary) for view in names) / len(names)
-    return round(sum(path.stat().st_size for path in out.glob("*.npy")) / tokens)
 
 
 def static(experiment: Experiment, seed: int) -> Experiment:
@@ -196,17 +208,19 @@ def _check_top(experiment: Experiment, top: int) -> None:
             raise UserError(f"top={top} for {view!r}: keep at least 1 of the {size:,} pieces, and not all of them")
 
 
-def _computer(experiment: Experiment, top: int) -> Callable[[Mapping[str, Any]], dict]:
-    """A jitted function from a batch to what is kept of it, by view and name, rows first."""
+def _computer(experiment: Experiment, top: int, mesh: jax.sharding.Mesh) -> Callable[[Mapping[str, Any]], dict]:
+    """A function from a process's own rows of a batch to what is kept of all of it, by view and name, rows first."""
     views, soft = cached_views(experiment), _soft_targets(experiment)
     roles = {experiment.reader(view) for view in views}
     params = {
         role: steps.start_model(experiment.start[role], experiment.models[role], role, experiment.seed)
         for role in roles
     }
+    params = distributed.put(params, jax.tree.map(lambda _: sharding.replicated(mesh), params))
     params |= {view: params[experiment.reader(view)] for view in views}
+    rows = sharding.batch_sharding(mesh)
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=rows)
     def compute(params, batch):
         outputs = steps.forward(experiment, params, batch, {}, views)
         kept: dict[str, dict[str, jax.Array]] = {}
@@ -223,7 +237,11 @@ def _computer(experiment: Experiment, top: int) -> Callable[[Mapping[str, Any]],
             kept[view] = own
         return kept
 
-    return lambda batch: compute(params, {view: batch[view] for view in views})
+    def whole(batch):
+        given = to_global({view: batch[view] for view in views}, rows)
+        return jax.tree.map(distributed.to_host, compute(params, given))
+
+    return whole
 
 
 def _resumed(part: pathlib.Path, key: Mapping[str, Any]) -> int:

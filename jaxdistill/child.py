@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     distributed.follow(settings.pop("parent"))
     code = 0
     try:
-        distributed.join(**settings, preemptible=command[0] == "train")
+        distributed.join(**settings, preemptible=command[0] in ("train", "finetune"))
         cli.run(command)
         sys.stdout.flush()
         distributed.leave()

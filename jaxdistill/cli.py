@@ -16,7 +16,7 @@ from jaxdistill.usage import COMPARE, STAGES
 
 _OF_CONFIGS = {"train": cli_runs.train, "cache": cli_runs.cache, "finetune": cli_runs.finetune, "plan": cli_plan.plan}
 """Commands whose options are a config's knobs."""
-_OF_SEVERAL = ("train", "evaluate")
+_OF_SEVERAL = ("train", "finetune", "cache", "evaluate")
 """Commands that several processes can share."""
 
 

@@ -49,8 +49,7 @@ def _asked(command: str, usage: str, places: Callable, arguments: Sequence[str])
     function = knobs.load(arguments[0])
     joined = knobs.join(function, places, Run)
     if {"-h", "--help"} & set(arguments[1:]):
-        several = [member.options] if command == "train" else []
-        print(knobs.help(knobs.join(function, places, Run, *several)))
+        print(knobs.help(knobs.join(function, places, Run, member.options)))
         return None
     config, where, run = joined(**knobs.parse(joined, arguments[1:]))
     check_places(where)

@@ -125,8 +125,6 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise UserError(f"{unknown[0]} is no run of a task: give --corpus HELD_OUT, or --task for a fine-tuned model")
     for name in _asked(options, *(_OF_TASK if options.corpus else _OF_CORPUS)):
         raise UserError(f"--{name} is for scores {'of a task' if options.corpus else 'on a corpus'}: leave it out")
-    if not options.corpus and jax.process_count() > 1:
-        raise UserError("scores of a task take one process: only --corpus is shared by several")
     first = jax.process_index() == 0
     if options.json and first:
         check_writable(options.json)

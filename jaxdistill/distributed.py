@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -38,7 +37,7 @@ def join(address: str, bind: str | None, processes: int, process: int, preemptib
       bind: the address on which it listens; all of its host's when None.
       processes: how many there are.
       process: which one this is.
-      preemptible: SIGTERM to one is a notice to all (see `preemption`); otherwise it ends the process.
+      preemptible: SIGTERM to one is a notice to all (see `preempted`); otherwise it ends the process.
 
     Raises:
       UserError: they do not come together, or have different numbers of devices.
@@ -96,13 +95,12 @@ def to_host(array: jax.Array) -> np.ndarray:
     return np.asarray(array) if array.is_fully_addressable else multihost_utils.process_allgather(array, tiled=True)
 
 
-def preemption() -> Callable[[], str]:
-    """A function that all processes call once a step: "SIGTERM" from the same call on when one of them received it."""
-    calls, reached = itertools.count(), []
+_CALLS, _REACHED = itertools.count(), []
+"""Of `preempted`, for as long as the process lives: the runtime counts on, whichever run it is."""
 
-    def stopped() -> str:
-        if not reached and multihost_utils.reached_preemption_sync_point(next(calls)):
-            reached.append(signal.SIGTERM.name)
-        return "".join(reached)
 
-    return stopped
+def preempted() -> str:
+    """What all processes ask once a step: "SIGTERM" from the same call on when one of them received it, else ""."""
+    if not _REACHED and multihost_utils.reached_preemption_sync_point(next(_CALLS)):
+        _REACHED.append(signal.SIGTERM.name)
+    return "".join(_REACHED)

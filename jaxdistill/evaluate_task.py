@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import tqdm
 
-from jaxdistill import bert
+from jaxdistill import bert, distributed
 from jaxdistill.bert import BertConfig
-from jaxdistill.data.loader import to_global
+from jaxdistill.data.loader import own_rows, to_global
 from jaxdistill.data.vocab import Vocabulary
 from jaxdistill.errors import Diverged, UserError
 from jaxdistill.task_head import check_head
@@ -71,10 +71,10 @@ def judge_rows(
         chosen = np.concatenate([taken, np.full(batch - len(taken), -1)])
         view = rows.lay_out(chosen, padded_length(int(rows.lengths[taken].max()), length), vocabulary.pad)
         view = {name: view[name] for name in ("ids", "mask", "types")}
-        view = to_global(view, sharding) if sharding else view
+        view = to_global(own_rows(view), sharding) if sharding else view
         said = _judge(config, params, view["ids"], view["mask"], view["types"], want)
         for name, value in said.items():
-            value = np.asarray(value, np.float32)[: len(taken)]
+            value = distributed.to_host(value).astype(np.float32)[: len(taken)]
             if name not in found:
                 found[name] = np.zeros((len(rows), *((length, 2) if name == "spans" else value.shape[1:])), np.float32)
             if name == "spans":

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -107,6 +107,18 @@ def compare(saved: Mapping[str, Any], current: Mapping[str, Any], how: Collectio
     """
     changes = [change for change in _differences(saved["config"], current["config"]) if not _covered(change.field, how)]
     return changes + _differences(saved.get("data", {}), current["data"], _CONTENTS)
+
+
+def check_alike(asked: Sequence[Mapping[str, Any]], may_differ: Collection[str] = ()) -> None:
+    """Raises UserError when a process was asked for something else than process 0; paths may differ, contents not."""
+    for process, other in enumerate(asked):
+        changes = compare(asked[0], other, may_differ)
+        if changes:
+            listed = "\n".join(f"  {field}: {old!r} and {new!r}" for field, old, new in changes)
+            raise UserError(
+                f"process 0 and process {process} were asked for different things:\n{listed}\n"
+                "Start all processes with the same command and the same data."
+            )
 
 
 def notices(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

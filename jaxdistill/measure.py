@@ -96,18 +96,24 @@ def measure(
     masking = dataclasses.replace(setting.masking, predictions=predictions or setting.masking.predictions)
     inputs = read_inputs(corpus, vocabularies, length)
     held_out = inputs.held_out(masking, seed, setting.rows if rows is None else rows)
+    models = {name: dataclasses.replace(model, params=_everywhere(model.params)) for name, model in models.items()}
+    return score(models, held_out, **_spread(batch))
+
+
+def _everywhere(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Parameters, of several processes on all their devices."""
     if jax.process_count() == 1:
-        return score(models, held_out, batch=batch)
+        return params
     mesh = sharding.make_mesh()
-    models = {
-        name: dataclasses.replace(
-            model,
-            params=distributed.put(model.params, jax.tree.map(lambda _: sharding.replicated(mesh), model.params)),
-        )
-        for name, model in models.items()
-    }
-    rows_at_a_time = -(-batch // mesh.size) * mesh.size
-    return score(models, held_out, batch=rows_at_a_time, sharding=sharding.batch_sharding(mesh))
+    return distributed.put(params, jax.tree.map(lambda _: sharding.replicated(mesh), params))
+
+
+def _spread(batch: int) -> dict[str, Any]:
+    """Rows at a time, of several processes spread over all their devices."""
+    if jax.process_count() == 1:
+        return {"batch": batch}
+    mesh = sharding.make_mesh()
+    return {"batch": -(-batch // mesh.size) * mesh.size, "sharding": sharding.batch_sharding(mesh)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,8 +167,8 @@ def measure_task(
             model = read_task_model(source, task, role=name, length=length, **where)
             inputs = read_task_inputs(model.data, split)
             (vocabulary,) = model.data.vocabularies
-            given = model.config, model.params, inputs, vocabulary, model.data.length
-            scores = evaluate_task.score(*given, batch=batch)
+            given = model.config, _everywhere(model.params), inputs, vocabulary, model.data.length
+            scores = evaluate_task.score(*given, **_spread(batch))
             found[source if len(roles) == 1 else f"{source} {name}"] = TaskScores(
                 model.task.name, split, len(inputs.examples), scores
             )

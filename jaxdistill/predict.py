@@ -1,6 +1,7 @@
 """What a fine-tuned model says of texts: class and probabilities, score, or answer; and for GLUE's server."""
 
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxdistill.evaluate_task import judge
 from jaxdistill.evaluate_task import predict as numbers_of
 from jaxdistill.task_inputs import read_examples
 from jaxdistill.task_model import TaskModel
+from jaxdistill.tasks.glue import DIAGNOSTIC
 from jaxdistill.tasks.lines import read_texts, unlabelled
 from jaxdistill.tasks.rows import cut_rows
 from jaxdistill.tasks.spans import select
@@ -79,12 +81,12 @@ def predict(model: TaskModel, examples: Examples | Questions, *, batch: int = 32
 
 
 def parts_of(task: str, split: str) -> dict[str, str]:
-    """What GLUE's server calls a test split, and which one that is; the test split of MNLI is in two parts.
+    """What GLUE's server calls a test split, and which one that is; a model of MNLI answers three.
 
     Raises:
       UserError: the server has no such test set.
     """
-    splits = ("test", "test_mismatched") if (task, split) == ("mnli", "test") else (split,)
+    splits = ("test", "test_mismatched", DIAGNOSTIC) if (task, split) == ("mnli", "test") else (split,)
     return {part_of(task, name): name for name in splits}
 
 
@@ -93,7 +95,7 @@ def submit(models: Iterable[TaskModel], split: str, out: str, *, batch: int = 32
 
     Args:
       models: of different tasks.
-      split: `test`; MNLI's is in two parts, and both are predicted.
+      split: `test`; with MNLI's go its mismatched one and, where it can be read, the diagnostic set.
       out: the zip file.
       batch: rows at a time.
 
@@ -109,7 +111,13 @@ def submit(models: Iterable[TaskModel], split: str, out: str, *, batch: int = 32
         for part, name in parts_of(data.task, split).items():
             if part in found:
                 raise UserError(f"{part} is predicted twice: name one model for each task")
-            examples = read_examples(data.task, name, data.source)
+            try:
+                examples = read_examples(data.task, name, data.source)
+            except UserError as error:
+                if name != DIAGNOSTIC:
+                    raise
+                warnings.warn(f"{part} is left out: {error}", stacklevel=2)
+                continue
             _, said = _judge(model, examples, batch, True)
             found[part] = model.task, examples.ids, numbers_of(model.config, said, model.task)
     write_submission(out, found)

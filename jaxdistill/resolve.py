@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -79,21 +79,9 @@ def resolve(
         experiment, inputs.hashes() | {f"weights of {role}": found for role, found in weights.items()}
     )
     paths = {f"start.{role}.{field}" for role in weights for field in ("source", "vocabulary")}
-    _check_alike(distributed.gather(current), (MAY_CHANGE - {"run"}) | paths)
+    manifest.check_alike(distributed.gather(current), (MAY_CHANGE - {"run"}) | paths)
     notes = manifest.check_manifest(workdir, saved, current, MAY_CHANGE | paths, accept) if saved else []
     return experiment, current, [f"note: {line}" for line in notes]
-
-
-def _check_alike(asked: Sequence[Mapping[str, Any]], may_differ: Collection[str]) -> None:
-    """Raises UserError when a process was asked for something else than process 0; paths may differ, contents not."""
-    for process, other in enumerate(asked):
-        changes = manifest.compare(asked[0], other, may_differ)
-        if changes:
-            listed = "\n".join(f"  {field}: {old!r} and {new!r}" for field, old, new in changes)
-            raise UserError(
-                f"process 0 and process {process} were asked for different things:\n{listed}\n"
-                "Start all processes with the same command and the same data."
-            )
 
 
 def _with_micro_batch(experiment: Experiment, rows: int) -> Experiment:

@@ -5,6 +5,8 @@ import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
+
 from jaxdistill import files, signals
 from jaxdistill.errors import Diverged, UserError
 from jaxdistill.experiment import Experiment
@@ -76,11 +78,11 @@ def sweep(
       command: the command line that asks for this.
 
     Returns:
-      The settings in the grid's order, as far as they were tried: a signal ends the sweep.
+      The settings in the grid's order.
 
     Raises:
       UserError: there is nothing to score, or see `train`.
-      KeyboardInterrupt: SIGINT stopped a run, whose last step is saved.
+      KeyboardInterrupt: SIGINT stopped a run, whose last step is saved; SIGTERM raises SystemExit.
     """
     workdir = place(workdir)
     settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
@@ -111,5 +113,6 @@ def sweep(
         scores = result.scores["student" if "student" in result.scores else next(iter(result.scores))]
         both = {measure: [*before.scores.get(measure, ()), value] for measure, value in scores.items()}
         found[number] = dataclasses.replace(before, scores=both, folders=[*before.folders, str(folder)])
-    files.write_json(workdir / RESULTS, [dataclasses.asdict(outcome) for outcome in found.values()])
+    if jax.process_index() == 0:
+        files.write_json(workdir / RESULTS, [dataclasses.asdict(outcome) for outcome in found.values()])
     return list(found.values())

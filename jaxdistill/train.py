@@ -21,7 +21,7 @@ from jaxdistill.chips import peak_flops
 from jaxdistill.data.loader import Prefetch, to_global
 from jaxdistill.data.vocab import write_tokenizer
 from jaxdistill.errors import Diverged, UserError
-from jaxdistill.experiment import Data, Experiment, TaskData
+from jaxdistill.experiment import Data, Experiment
 from jaxdistill.inputs import Inputs, open_held_out, open_inputs
 from jaxdistill.lock import locked
 from jaxdistill.metrics import MetricsLog, means
@@ -92,7 +92,7 @@ def train(
         run = _Run(experiment, workdir, notify if first else lambda line: None, fallback, accept, command)
         if run.start < run.experiment.steps:
             # The runtime's own handler of SIGTERM tells all processes; one of Python's would take its place.
-            with signals.catching() if alone else contextlib.nullcontext(distributed.preemption()) as stopped:
+            with signals.catching() if alone else contextlib.nullcontext(distributed.preempted) as stopped:
                 reached = run.go_on(stopped)
             if reached < run.experiment.steps:
                 notify(f"stopped by {stopped()} after step {reached:,}, which is saved; the same command continues")
@@ -138,8 +138,6 @@ class _Run:
         command: str,
     ):
         self.workdir, self.notify = workdir, notify
-        if isinstance(experiment.data, TaskData) and jax.process_count() > 1:
-            raise UserError("a run on a task takes one process: start it on one host, with all of its devices")
         self.inputs = inputs = open_inputs(experiment.data)
         self.vocabularies = inputs.vocabularies
         if experiment.run.devices and jax.process_count() > 1:

@@ -85,6 +85,9 @@ def glue(tmp_path_factory):
         ("mnli", "test_mismatched", columns + "".join(pairs[::-1])),
     ):
         write_glue(folder, name, split, text)
+    texts = "".join(f"{number}\t{one}\t{other}\n" for number, (one, other) in enumerate(PAIRS[::-1]))
+    (folder / "diagnostic").mkdir()
+    (folder / "diagnostic" / "diagnostic.tsv").write_bytes(f"index\tsentence1\tsentence2\n{texts}".encode())
     return folder
 
 
@@ -257,7 +260,7 @@ def test_a_submission_holds_every_task_that_a_model_is_named_for(said, models, g
     named = [f"{name}={models[name]}" for name in ("sst2", "mnli")]
     options = ("--split", "test", "--source", glue, "--out", tmp_path / "out.zip", "--batch", 4)
     text = said("predict", *named, *options)
-    assert "SST-2, MNLI-m, MNLI-mm; GLUE's server scores nothing without CoLA, MRPC" in text
+    assert "SST-2, MNLI-m, MNLI-mm, AX; GLUE's server scores nothing without CoLA, MRPC" in text
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         found = {name: archive.read(name).decode().splitlines() for name in archive.namelist()}
     best = [max(row, key=row.get) for row in labels_of(models["mnli"], PAIRS)]
@@ -265,6 +268,7 @@ def test_a_submission_holds_every_task_that_a_model_is_named_for(said, models, g
         "SST-2.tsv": [int(max(row, key=row.get) == "positive") for row in labels_of(models["sst2"], TEXTS)],
         "MNLI-m.tsv": best,
         "MNLI-mm.tsv": best[::-1],
+        "AX.tsv": best[::-1],
     }
     assert found.keys() == right.keys()
     assert found["SST-2.tsv"] == [
@@ -272,7 +276,12 @@ def test_a_submission_holds_every_task_that_a_model_is_named_for(said, models, g
         *(f"{10 + n}\t{int(x)}" for n, x in enumerate(right["SST-2.tsv"])),
     ]
     assert found["MNLI-m.tsv"] == ["index\tprediction", *(f"{n}\t{name}" for n, name in enumerate(best))]
-    assert [line.split("\t")[1] for line in found["MNLI-mm.tsv"][1:]] == best[::-1]
+    for name in ("MNLI-mm.tsv", "AX.tsv"):
+        assert [line.split("\t")[1] for line in found[name][1:]] == best[::-1]
+    (tmp_path / "MNLI").symlink_to(glue / "MNLI")
+    options = ("--split", "test", "--source", tmp_path, "--out", tmp_path / "out.zip")
+    with pytest.warns(UserWarning, match=r"AX is left out: .* has no diagnostic.tsv or AX.tsv"):
+        assert "MNLI-m, MNLI-mm; GLUE" in said("predict", named[1], *options)
 
 
 @pytest.mark.parametrize(

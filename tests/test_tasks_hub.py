@@ -55,6 +55,9 @@ def test_data_sets_hold_what_glues_files_hold(name, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert read_split(name, "dev").digest == read_split(name, "dev", "hub").digest == files["dev"].digest
     assert calls == [("nyu-mll/glue", name)] * 2
+    if name == "mnli":
+        tables["test"] = tables["test_matched"]
+        assert read_split(name, "test_diagnostic").first == files["test"].first and calls[-1] == ("nyu-mll/glue", "ax")
     with pytest.raises(UserError, match=r"train of nyu-mll/glue can't be read \(Unknown split\): name a folder"):
         read_split(name, "train")
 

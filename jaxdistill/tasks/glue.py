@@ -96,6 +96,9 @@ _TASKS = (
 
 GLUE = {glue.task.name: glue for glue in _TASKS}
 
+DIAGNOSTIC = "test_diagnostic"
+"""The split of MNLI that GLUE calls AX: unlabelled pairs of its own, answered by a model of MNLI."""
+
 _COLA_HEADER = ("source", "label", "mark", "sentence")
 """CoLA's train and dev files alone have no header."""
 
@@ -114,8 +117,8 @@ def read_glue(name: str, split: str, source: pathlib.Path) -> Examples:
 
     Args:
       name: one of `GLUE`.
-      split: `train`, `dev`, `test`; also `dev_mismatched` and `test_mismatched` of MNLI.
-      source: the task's folder, or the one that holds it.
+      split: `train`, `dev`, `test`; also `dev_mismatched`, `test_mismatched` and `DIAGNOSTIC` of MNLI.
+      source: the task's folder, or the one that holds it; for `DIAGNOSTIC` the one that holds all of them.
 
     Raises:
       UserError: the file is not there, or a row of it is damaged or is not of this task.
@@ -125,7 +128,11 @@ def read_glue(name: str, split: str, source: pathlib.Path) -> Examples:
         raise UserError(f"{source} is a file: name the folder of {name}'s files, or the one that holds {glue.folder}/")
     folder = source / glue.folder if (source / glue.folder).is_dir() else source
     part = part_name(name, split)
-    path = find_file(folder, (f"{part}.tsv", f"{part}.tsv.gz", f"{part}_*.tsv"))
+    if split == DIAGNOSTIC:
+        folder = next((own for name in ("AX", "diagnostic") if (own := source / name).is_dir()), source)
+        path = find_file(folder, ("diagnostic.tsv", "AX.tsv"))
+    else:
+        path = find_file(folder, (f"{part}.tsv", f"{part}.tsv.gz", f"{part}_*.tsv"))
     test = split.startswith("test")
     rows = read_tsv(
         path,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxdistill.errors import UserError
-from jaxdistill.tasks.glue import GLUE, part_name
+from jaxdistill.tasks.glue import DIAGNOSTIC, GLUE, part_name
 from jaxdistill.tasks.imdb import IMDB, NUMBERS
 from jaxdistill.tasks.squad_json import SQUAD, Question, questions_of
 from jaxdistill.tasks.tables import Columns, examples_of
@@ -35,7 +35,7 @@ def read_hub(name: str, split: str, folder: pathlib.Path | None = None) -> Examp
     import datasets  # here: slow to import, and most runs read local files
 
     part = _part(name, split)
-    spec, config = str(folder or HUB.get(name, "nyu-mll/glue")), name if name in GLUE else None
+    spec, config = str(folder or HUB.get(name, "nyu-mll/glue")), _glue(name, split) if name in GLUE else None
     try:
         if folder is not None and (folder / "dataset_dict.json").is_file():
             table = datasets.load_from_disk(spec)[part]
@@ -57,7 +57,9 @@ def read_tfds(name: str, split: str) -> Examples | Questions:
     except ImportError:
         raise UserError('tfds needs TensorFlow Datasets: pip install "jaxdistill[tfds]"') from None
     part = _part(name, split)
-    spec = {"imdb": "imdb_reviews", "squad": "squad/v1.1", "squad2": "squad/v2.0"}.get(name, f"glue/{name}")
+    spec = {"imdb": "imdb_reviews", "squad": "squad/v1.1", "squad2": "squad/v2.0"}.get(
+        name, f"glue/{_glue(name, split)}"
+    )
     try:
         table, info = tfds.load(spec, split=part, shuffle_files=False, with_info=True)
     except (OSError, ValueError) as error:
@@ -65,7 +67,14 @@ def read_tfds(name: str, split: str) -> Examples | Questions:
     return _parse(name, split, map(_decoded, tfds.as_numpy(table)), info.features, f"{spec} {part}")
 
 
+def _glue(name: str, split: str) -> str:
+    """The data set of a task's split among those of GLUE."""
+    return "ax" if split == DIAGNOSTIC else name
+
+
 def _part(name: str, split: str) -> str:
+    if split == DIAGNOSTIC:
+        return "test"
     return part_name(name, split).replace("dev", "validation")
 
 

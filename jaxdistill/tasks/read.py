@@ -3,7 +3,7 @@
 import pathlib
 
 from jaxdistill.errors import UserError
-from jaxdistill.tasks.glue import GLUE, read_glue
+from jaxdistill.tasks.glue import DIAGNOSTIC, GLUE, read_glue
 from jaxdistill.tasks.hub import is_dataset, read_hub, read_tfds
 from jaxdistill.tasks.imdb import IMDB, read_imdb
 from jaxdistill.tasks.squad_json import SQUAD, read_squad
@@ -13,7 +13,7 @@ from jaxdistill.tasks.task import Examples, Questions, Task
 TASKS = (*GLUE, "imdb", *SQUAD)
 
 _SPLITS = {
-    "mnli": ("train", "dev", "dev_mismatched", "test", "test_mismatched"),
+    "mnli": ("train", "dev", "dev_mismatched", "test", "test_mismatched", DIAGNOSTIC),
     "imdb": ("train", "test"),
     "squad": ("train", "dev"),
     "squad2": ("train", "dev"),

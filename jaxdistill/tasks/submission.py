@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdistill import files
 from jaxdistill.errors import UserError
-from jaxdistill.tasks.glue import GLUE
+from jaxdistill.tasks.glue import DIAGNOSTIC, GLUE
 from jaxdistill.tasks.task import Task
 
 PARTS = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI-m", "MNLI-mm", "QNLI", "RTE", "WNLI", "AX")
@@ -24,7 +24,7 @@ def part_of(name: str, split: str) -> str:
     if name not in GLUE or not split.startswith("test"):
         raise UserError(f"{name} {split} is no test set of GLUE's server: those are test splits of {', '.join(GLUE)}")
     if name == "mnli":
-        return "MNLI-mm" if split == "test_mismatched" else "MNLI-m"
+        return {"test": "MNLI-m", "test_mismatched": "MNLI-mm", DIAGNOSTIC: "AX"}[split]
     return GLUE[name].folder
 
 

@@ -30,16 +30,22 @@ def config(
     name = made.name.replace("extreme", "extreme_plus")
     if "teacher" not in made.models:
         return dataclasses.replace(made, name=name)
-    if not 0 <= after < made.steps:
-        raise UserError(f"after={after}: the run has steps 0 to {made.steps - 1}")
+    end = after + max(made.steps // 10, 1)
+    if after < 0 or (after and end >= made.steps):
+        raise UserError(
+            f"after={after}: the weights would be whole at step {end}, but the run has steps 0 to {made.steps - 1}"
+        )
     terms = {
         "soft": SoftTargets(VIEW, weight=soft, temperature=temperature, masked_only=masked_only, mixed=made.mixed),
         "states": HiddenStates(VIEW, weight=states),
         "scores": AttentionScores(VIEW, weight=scores),
     }
     terms = {name: term for name, term in terms.items() if term.weight}
+    if terms and not made.data.views["teacher"].probability:
+        raise UserError(
+            "mix=0: the teacher never learns to read the student's pieces; raise it, or leave these terms out"
+        )
     if after:
-        end = after + max(made.steps // 10, 1)
         terms = {n: dataclasses.replace(term, weight=Ramp(0.0, term.weight, after, end)) for n, term in terms.items()}
     again = View("teacher", "student", 1.0, masks_of="student")
     return dataclasses.replace(

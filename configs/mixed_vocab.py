@@ -18,6 +18,8 @@ from jaxdistill.mixed import Mixed
 from jaxdistill.optim import Optimizer
 from jaxdistill.terms import MaskedLM
 
+_TEACHER = "google-bert/bert-large-uncased"
+
 
 def config(
     stage: Annotated[Literal[1, 2], "1 trains the teacher and the student's word table, 2 the student", "Method"],
@@ -27,15 +29,13 @@ def config(
     length: Annotated[int, "positions in a row"] = 128,
     predictions: Annotated[int, "masked positions in a row, at most"] = 20,
     mix: Annotated[float, "stage 1: probability that the teacher reads a word under the student's cut"] = 0.5,
-    teacher: Annotated[
-        str, "stage 1: the teacher, a BERT folder or hub id", "Models"
-    ] = "google-bert/bert-large-uncased",
+    teacher: Annotated[str, "stage 1: the teacher, a BERT folder or hub id", "Models"] = _TEACHER,
     revision: Annotated[str | None, "stage 1: the hub's branch, tag or commit of the teacher"] = None,
     table: Annotated[str, "stage 2: the folder that `export RUN --role student --out FOLDER` made of stage 1"] = "",
     hidden: Annotated[int, "the student's width, of both stages"] = 256,
     layers: Annotated[int, "stage 2: the student's layers; the paper's are 6 and 12"] = 6,
-    heads: Annotated[int, "stage 2: the student's attention heads"] = 4,
-    positions: Annotated[int, "stage 2: the student's positions"] = 512,
+    heads: Annotated[int, "the student's attention heads"] = 4,
+    positions: Annotated[int, "the student's positions"] = 512,
     neighbours: Annotated[
         bool, "stage 2: a random start whose heads look at neighbouring words: for short training"
     ] = False,
@@ -56,6 +56,18 @@ def config(
     student's table and a map. Its student is that table: the layer beside it is neither read nor trained. Stage 2
     trains a student by plain masked words, at random but for the table. Optimizer and steps are ours for both.
     """
+    of_other = {
+        1: {"table": (table, ""), "layers": (layers, 6), "neighbours": (neighbours, False)},
+        2: {
+            "mix": (mix, 0.5),
+            "teacher": (teacher, _TEACHER),
+            "revision": (revision, None),
+            "teacher_learning_rate": (teacher_learning_rate, None),
+        },
+    }
+    for name, (value, usual) in of_other[stage].items():
+        if value != usual:
+            raise UserError(f"{name} is of stage {3 - stage}, and of no effect in stage {stage}: leave it out")
     how = {
         "dropout": dropout,
         "attention_dropout": 0.0 if attention == "fused" else dropout,
@@ -77,10 +89,6 @@ def config(
     views = {"student": View("student")}
     models = {"student": student}
     if stage == 1:
-        if table:
-            raise UserError("stage 1 makes the table: leave `table` out, or choose stage 2")
-        if neighbours:
-            raise UserError("neighbours is for the student of stage 2: stage 1 trains its word table alone")
         models["student"] = dataclasses.replace(student, layers=1, mlm=False)
         models["teacher"] = dataclasses.replace(read_config(teacher, revision=revision), **how)
         vocabularies["teacher"] = find_tokenizer(teacher, revision=revision)
@@ -92,10 +100,8 @@ def config(
     else:
         if not table:
             raise UserError("stage 2 starts from stage 1: give the folder that its student was exported to as `table`")
-        if read_vocabulary(table).pieces != read_vocabulary(vocabulary).pieces:
-            raise UserError(f"{table} has other pieces than {vocabulary}: give stage 2 the vocabulary of stage 1")
-        if teacher_learning_rate is not None:
-            raise UserError("teacher_learning_rate is for stage 1: stage 2 has no teacher")
+        if read_vocabulary(table).digest != read_vocabulary(vocabulary).digest:
+            raise UserError(f"{table} cuts words otherwise than {vocabulary}: give stage 2 the vocabulary of stage 1")
         starts = {"student": FromTable(table, base=Random(neighbours))}
         terms = {"student_mlm": MaskedLM("student")}
     return Experiment(

@@ -80,7 +80,7 @@ def config(
 
 def _read_size(size: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d+)x(\d+)", size)
-    if not found:
+    if not found or "0" in found.groups():
         raise UserError(f"size {size!r}: write layers x width, such as 4x312")
     return int(found[1]), int(found[2])
 

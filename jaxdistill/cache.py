@@ -24,6 +24,7 @@ from jaxdistill.agree import by_first
 from jaxdistill.data.loader import own_rows, to_global
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment, TaskData
+from jaxdistill.initial import FromHuggingFace
 from jaxdistill.inputs import Inputs, open_inputs
 from jaxdistill.terms import SoftTargets
 
@@ -37,7 +38,8 @@ def cached_views(experiment: Experiment) -> dict[str, frozenset[str]]:
     """The views that a model reads of which nothing trains, and what the terms want of each.
 
     Raises:
-      UserError: there is none, masks are not static, or attention scores are wanted, which are too many to keep.
+      UserError: there is none, masks are not static, or a term reads what is not kept: attention scores, which are too
+        many, or what it does not name.
     """
     found = {view: want for view, want in experiment.reading().items() if not experiment.trains_reader(view)}
     if not found:
@@ -47,6 +49,8 @@ def cached_views(experiment: Experiment) -> dict[str, frozenset[str]]:
     for view, want in found.items():
         if "scores" in want:
             raise UserError(f"the attention scores of {view!r} are too many to keep: leave the attention term out")
+        if vague := experiment.vague(view):
+            raise UserError(f"the term {vague[0]!r} names nothing that a cache could keep of {view!r}: leave it out")
     return found
 
 
@@ -66,13 +70,20 @@ def contents(experiment: Experiment, inputs: Inputs, top: int) -> dict[str, Any]
             [term.teacher, term.temperature, term.masked_only] for term in _soft_targets(experiment).values()
         ],
         "top": top,
-        "teachers": {
-            role: [
-                experiment.start[role].contents() or manifest.as_dict(experiment.start[role]),
-                experiment.models[role].dtype,
-            ]
-            for role in sorted(roles)
-        },
+        "teachers": {role: _teacher(experiment, role) for role in sorted(roles)},
+    }
+
+
+def _teacher(experiment: Experiment, role: str) -> dict[str, Any]:
+    """What a teacher computes depends on: its start, with contents in the place of paths, and what starts at random."""
+    start = experiment.start[role]
+    asked, contents = manifest.as_dict(start), start.contents()
+    whole = isinstance(start, FromHuggingFace) and start.whole
+    return {
+        "start": {name: value for name, value in asked.items() if not contents or name not in ("source", "vocabulary")},
+        "contents": contents,
+        "dtype": experiment.models[role].dtype,
+        "seed": None if whole else experiment.seed,
     }
 
 
@@ -226,9 +237,8 @@ def _computer(experiment: Experiment, top: int, mesh: jax.sharding.Mesh) -> Call
         kept: dict[str, dict[str, jax.Array]] = {}
         for view, want in views.items():
             found = outputs[view]
-            own = {name: getattr(found, name) for name in want - {"hidden", "transformed"}}
-            if "hidden" in want:
-                own["hidden"] = jnp.swapaxes(found.hidden, 0, 1)
+            own = {name: getattr(found, name) for name in want - {"transformed"}}
+            own |= {name: jnp.swapaxes(own[name], 0, 1) for name in ("first", "hidden") if name in want}
             own = {name: value.astype(jnp.float16) for name, value in own.items()}
             if view in soft:
                 best, chances = soft[view].top(params, found, top)

@@ -147,7 +147,8 @@ class Hardware:
             return f"{self.name}: {self.chips} CPU cores, one jax device"
         cores = f" ({self.chips * self.chip.cores} TensorCores)" if self.chip.cores > 1 else ""
         hosts = "1 host" if self.hosts == 1 else f"{self.hosts} hosts"
-        return f"{self.name}: {self.chips} x {self.chip.kind}{cores}, {self.devices} jax devices on {hosts}"
+        devices = "1 jax device" if self.devices == 1 else f"{self.devices} jax devices"
+        return f"{self.name}: {self.chips} x {self.chip.kind}{cores}, {devices} on {hosts}"
 
 
 def find_hardware(name: str) -> Hardware:

@@ -12,7 +12,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.initial import Start
 from jaxdistill.mixed import Mixed
 from jaxdistill.optim import Optimizer
-from jaxdistill.terms import Term
+from jaxdistill.terms import MaskedLM, TaskLoss, TaskTargets, Term
 from jaxdistill.terms.following import Following
 
 TAKEN = ("finite", "loss", "mixed", "step")
@@ -58,6 +58,8 @@ class Data:
         """Raises UserError when rows can't be masked so."""
         self.masking.check(self.length)
         self.masking.check_rarity(self.views.values(), self.batch)
+        if self.cache and self.masking.static is None:
+            raise UserError("a cache needs static masks, drawn once for each window: give a seed for them")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +202,7 @@ class Experiment:
             raise UserError(f"models {sorted(self.models)} and starts {sorted(self.start)} must name the same roles")
         for role, shape in self.models.items():
             self.start[role].check(shape)
+        self._check_training()
         for view in self.data.views:
             if self.reader(view) not in self.models:
                 raise UserError(f"no model reads the view {view!r}: name it after one of {sorted(self.models)}")
@@ -215,11 +218,27 @@ class Experiment:
                 raise UserError(f"the term {name!r}: {error}") from None
             self._check_reading(name, term)
 
+    def _check_training(self) -> None:
+        trained = set()
+        for role, shape in self.models.items():
+            for name in tree.flatten(shapes(shape)):
+                try:
+                    trained |= {role} if self.trains_name(f"{role}/{name}") else set()
+                except KeyError:
+                    raise UserError(f"no rule of `trains` is for {role}/{name}: end with ('.*', True)") from None
+        missing = sorted(trained - set(self.optimizers))
+        if missing:
+            raise UserError(f"{', '.join(missing)} train without an optimizer: name one, or have `trains` exclude them")
+
     def _check_views(self) -> None:
         for name, view in self.data.views.items():
             role = self.reader(name)
             if view.vocabulary not in self.data.vocabularies:
                 raise UserError(f"the view of {role!r} names the vocabulary {view.vocabulary!r}, which is not given")
+            if view.masks_of is not None and view.masks_of not in self.data.views:
+                raise UserError(
+                    f"the view {name!r} has the masks of {view.masks_of!r}, but the views are {sorted(self.data.views)}"
+                )
             if self.data.length > self.models[role].positions:
                 raise UserError(
                     f"rows of length {self.data.length}, but {role!r} has {self.models[role].positions} positions: "
@@ -238,6 +257,9 @@ class Experiment:
                 )
 
     def _check_reading(self, name: str, term: Term) -> None:
+        kinds = ["a corpus", "a task"] if isinstance(self.data, TaskData) else ["a task", "a corpus"]
+        if isinstance(term, MaskedLM if kinds[0] == "a corpus" else TaskLoss | TaskTargets):
+            raise UserError(f"the term {name!r} is of {kinds[0]}, the data are of {kinds[1]}: leave it out")
         mixed = self.mixed if self._is_mixed(getattr(term, "model", None)) else None
         if getattr(term, "mixed", mixed) != mixed:
             raise UserError(f"the term {name!r} must have the same `mixed` as the view of the model that it scores")
@@ -307,6 +329,10 @@ class Experiment:
         terms = [term for term in self.terms.values() if view in self._wants(term)]
         shows = all(isinstance(term, Following) and term.teacher == view for term in terms)
         return self.trains_reader(view) and not (terms and shows)
+
+    def vague(self, view: str) -> list[str]:
+        """The terms that read a view without naming what they want of it beyond what outputs always have."""
+        return [name for name, term in self.terms.items() if self._wants(term).get(view) == frozenset()]
 
     def _wants(self, term: Term) -> dict[str, frozenset[str]]:
         """The views that a term reads, and what it wants of each: all of them when it does not say."""

@@ -36,7 +36,7 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise UserError(f"can't use {path}: {error.strerror}") from None
+        raise UserError(f"can't use {workdir} as a workdir: {path}: {error.strerror}") from None
     _held.add(handle)
     try:
         try:

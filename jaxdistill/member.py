@@ -108,7 +108,9 @@ def _of(address: str, processes: int, process: int, wait: int) -> Member | None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise UserError(f"--coordinator {address!r} is not HOST:PORT, such as 10.0.0.2:8476")
-    if processes < 1 or not 0 <= process < processes:
+    if processes < 1:
+        raise UserError(f"--processes {processes}: give at least 1")
+    if not 0 <= process < processes:
         raise UserError(f"--process {process} of --processes {processes}: number them from 0 to {processes - 1}")
     if wait < 1:
         raise UserError(f"--wait {wait}: give at least 1 second")

@@ -28,6 +28,8 @@ GRACE = 3.0
 be heard of before its own."""
 _RANKS = ("killed", "gone", "error", "ended")
 """Kinds of bad ends, the likeliest cause of the others first."""
+_ALIKE = ("--dry-run", "--no-dry-run", "--fallback", "--no-fallback")
+"""Options by which processes part ways before they compare what they were asked for."""
 _AGAIN = "every process stops; the same commands go on"
 
 
@@ -41,7 +43,8 @@ def run(member: Member, arguments: Sequence[str]) -> int:
     Raises:
       UserError: the processes do not come together.
     """
-    own = roll_call.call_of(member, arguments[0])
+    flags = [word for word in arguments if word.replace("_", "-").partition("=")[0] in _ALIKE]
+    own = roll_call.call_of(member, " ".join([arguments[0], *sorted(flags)]))
     with contextlib.ExitStack() as stack, _signals() as bell:
         ear = roll_call.listen(member) if member.process == 0 else None
         if ear is None:
@@ -56,10 +59,11 @@ def run(member: Member, arguments: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[socket.socket]:
-    """A socket from which the numbers of SIGTERM and SIGINT can be read; until then they interrupt as Ctrl-C does."""
+    """A socket from which the numbers of SIGTERM and SIGINT can be read; until then they end the process at once."""
     bell, clapper = socket.socketpair()
     clapper.setblocking(False)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    ends = {signal.SIGTERM: lambda *_: signals.stop("SIGTERM"), signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, end) for number, end in ends.items()}
     wake = signal.set_wakeup_fd(clapper.fileno(), warn_on_full_buffer=False)
     try:
         yield bell

@@ -32,12 +32,32 @@ def place(path: str | os.PathLike) -> Place:
     if isinstance(path, pathlib.PurePath):
         return path
     name = os.fspath(path)
-    scheme, mark, rest = name.partition("://")
-    if not mark:
+    if not _elsewhere(name):
         return pathlib.Path(name)
-    if scheme != "gs" or not rest.strip("/"):
+    scheme, mark, rest = name.partition("://")
+    if scheme != "gs" or not mark or not rest.partition("/")[0]:
         raise UserError(f"{name}: give a local path or gs://BUCKET/FOLDER")
     return _bucket()(name)
+
+
+def local(path: str | os.PathLike, more: str = "") -> pathlib.Path:
+    """The local path that a name stands for.
+
+    Args:
+      path: the name.
+      more: for the message, what to do instead.
+
+    Raises:
+      UserError: it names something in a bucket, or with a scheme.
+    """
+    if _elsewhere(os.fspath(path)):
+        raise UserError(f"{os.fspath(path)}: this has to be on a disk{more and f'; {more}'}")
+    return pathlib.Path(path)
+
+
+def _elsewhere(name: str) -> bool:
+    """Whether a name is of a bucket, or has some other scheme."""
+    return "://" in name or name.startswith("gs:")
 
 
 def remote(path: Place) -> bool:

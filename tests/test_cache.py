@@ -17,9 +17,10 @@ from jaxdistill.errors import UserError
 from jaxdistill.experiment import Data, Experiment, Run
 from jaxdistill.export import read_run
 from jaxdistill.hf import read_config
-from jaxdistill.initial import FromHuggingFace, Random
+from jaxdistill.initial import FromHuggingFace, FromLayers, Random
+from jaxdistill.metrics import read_lines
 from jaxdistill.optim import Optimizer
-from jaxdistill.terms import AttentionScores, CosineStates, HiddenStates, MaskedLM, SoftTargets
+from jaxdistill.terms import AttentionScores, CosineStates, HiddenStates, MaskedLM, Patience, SoftTargets
 from jaxdistill.train import train
 
 RUN = Run(devices=1, tensorboard=False, log_every=1, save_every=10)
@@ -207,6 +208,40 @@ def test_a_stale_cache_is_refused(asked, made, tiny_inputs, tmp_path):
     held_out = dataclasses.replace(asked, data=dataclasses.replace(asked.data, corpus=str(tiny_inputs.held_out)))
     with pytest.raises(UserError, match="with other corpus"):
         cache.open_cache(fits, read(held_out))
+    vocabularies = {"teacher": str(tiny_inputs.vocabulary)}
+    for name, change in (("length", {"length": 12}), ("vocabularies", {"vocabularies": vocabularies})):
+        data = dataclasses.replace(fits.data, **change)
+        with pytest.raises(UserError, match=f"with other .*{name}"):
+            cache.open_cache(dataclasses.replace(fits, data=data), read(dataclasses.replace(fits, data=data)))
+    key = cache.contents(fits, inputs, 8)
+    half = dataclasses.replace(fits.models["teacher"], dtype="bfloat16")
+    layers = {role: FromLayers(str(tiny_inputs.teacher), layers=(0, place)) for place, role in enumerate("ab")}
+    others = [
+        {"models": {**fits.models, "teacher": half}},
+        {"seed": 1},
+        {"start": {**fits.start, "teacher": layers["a"]}},
+        {"start": {**fits.start, "teacher": layers["b"]}},
+    ]
+    keys = [
+        key["teachers"],
+        *(cache.contents(dataclasses.replace(fits, **one), inputs, 8)["teachers"] for one in others),
+    ]
+    assert all(one != other for place, one in enumerate(keys) for other in keys[:place])
+    moved = shutil.copytree(tiny_inputs.teacher, tmp_path / "moved")
+    starts = {**fits.start, "teacher": FromHuggingFace(str(moved))}
+    assert cache.contents(dataclasses.replace(fits, start=starts), inputs, 8) == key, "the same weights elsewhere"
+
+
+def test_patience_with_a_cache(asked, tmp_path):
+    student = dataclasses.replace(asked.models["student"], layers=2)
+    terms = {"patience": Patience(layers="last")}
+    asked = dataclasses.replace(asked, models={**asked.models, "student": student}, terms=terms)
+    cache.build(asked, tmp_path / "made", progress=False)
+    losses = []
+    for number, experiment in enumerate((asked, cache.using(asked, tmp_path / "made"))):
+        train(experiment, tmp_path / str(number), notify=lambda line: None)
+        losses.append([line["patience"] for line in read_lines(tmp_path / str(number) / "metrics.jsonl")])
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
 def test_what_can_not_be_cached_is_refused(asked, tmp_path):
@@ -214,6 +249,7 @@ def test_what_can_not_be_cached_is_refused(asked, tmp_path):
     for change, match in (
         ({"trains": ((".*", True),), "optimizers": dict.fromkeys(roles, Optimizer())}, "nothing to compute once"),
         ({"terms": {"attention": AttentionScores()}}, "too many to keep"),
+        ({"terms": {**asked.terms, "own": MaskedLM("teacher")}}, "'own' names nothing that a cache could keep"),
         ({"terms": {"one": SoftTargets(), "two": SoftTargets(temperature=1.0)}}, "two temperatures"),
         ({"data": dataclasses.replace(asked.data, masking=Masking(predictions=3))}, "needs static masks"),
     ):

@@ -15,10 +15,11 @@ from jaxdistill.data.views import View
 from jaxdistill.data.vocab import SPECIALS
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Run
-from jaxdistill.export import export, read_run
+from jaxdistill.export import export, read_model, read_run
+from jaxdistill.fill import fill_in
 from jaxdistill.initial import FromHuggingFace, FromWords, Random
 from jaxdistill.inputs import open_inputs
-from jaxdistill.terms import AttentionScores, HiddenStates, SharedTargets, SoftTargets
+from jaxdistill.terms import AttentionScores, HiddenStates, Ramp, SharedTargets, SoftTargets, TaskLoss
 from jaxdistill.train import train
 
 ONE = {"devices": 1, "log_every": 1, "save_every": 3, "score_rows": 8}
@@ -37,10 +38,11 @@ def finish(experiment, workdir) -> dict[str, float]:
 
 
 def check_loads(workdir, folder) -> None:
-    """Exports a run's student, or its only model, for `transformers`."""
+    """Exports a run's student, or its only model, for `transformers`, and has it fill a mask."""
     export(workdir, folder, notify=lambda line: None)
     found = read_run(workdir)
     check_torch_agrees(folder, found.config, found.params)
+    assert "[MASK]" not in fill_in(read_model(folder), "The old [MASK].")
 
 
 def same(one, other) -> bool:
@@ -165,6 +167,19 @@ def test_a_reader_of_two_vocabularies_is_scored_on_both(tiny_inputs):
         dataclasses.replace(made, mixed=None)
 
 
+def test_what_can_not_train_or_be_scored_is_said_when_the_experiment_is_built(tiny_inputs):
+    made = tiny_inputs.experiment(variant="nokd")
+    head = dataclasses.replace(made.models["student"], pooler=True, classifier=("a", "b"))
+    for changes, match in (
+        ({"trains": (("student/layers/.*", True),)}, r"no rule of `trains` is for student/\S+: end with"),
+        ({"optimizers": {}}, "student train without an optimizer"),
+        ({"models": {"student": head}, "terms": {"task": TaskLoss()}}, "'task' is of a task, the data are of a corpus"),
+        ({"data": dataclasses.replace(made.data, cache="folder")}, "a cache needs static masks"),
+    ):
+        with pytest.raises(UserError, match=match):
+            dataclasses.replace(made, **changes)
+
+
 @pytest.mark.parametrize("name", ["student/mlm", "loss", "mixed"])
 def test_a_term_s_name_is_one_word_that_is_free(tiny_inputs, name):
     made = tiny_inputs.experiment(variant="nokd")
@@ -233,14 +248,26 @@ def test_a_model_may_read_two_views(tiny_inputs, workdir, tmp_path):
     check_loads(workdir, tmp_path / "model")
 
 
+def test_a_weight_of_parameters_may_change_too(tiny_inputs, workdir):
+    made = tiny_inputs.experiment(variant="up", steps=3, run=ONE)
+    ramp = dataclasses.replace(made.terms["projection"], weight=Ramp(0.0, 2.0, 0, 2))
+    finish(dataclasses.replace(made, terms={**made.terms, "projection": ramp}), workdir)
+    for line in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines()):
+        expected = line["student_mlm"] + line["teacher_mlm"] + (line["step"] - 1) * line["projection"]
+        assert line["loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_what_is_beyond_the_paper_is_left_out_by_its_weight(tiny_inputs):
     plain = tiny_inputs.experiment(variant="up", steps=3)
     assert plus(tiny_inputs, variant="up", soft=0.0, states=0.0, scores=0.0).terms == plain.terms
     assert plus(tiny_inputs, masked_only=True).terms["soft"].masked_only
     alone = plus(tiny_inputs, variant="nokd")
     assert (alone.name, set(alone.terms), set(alone.data.views)) == ("extreme_plus/nokd", {"student_mlm"}, {"student"})
-    with pytest.raises(UserError, match="after=3: the run has steps 0 to 2"):
-        plus(tiny_inputs, after=3)
+    for after in (-1, 2, 3):
+        with pytest.raises(UserError, match=rf"after={after}: .* the run has steps 0 to 2"):
+            plus(tiny_inputs, after=after)
+    with pytest.raises(UserError, match="mix=0: the teacher never learns"):
+        plus(tiny_inputs, mix=0.0)
     with pytest.raises(UserError, match="AttentionScores needs equal heads"):
         plus(tiny_inputs, heads=4)
 
@@ -270,6 +297,10 @@ def test_terms_and_views_that_nothing_gives_are_refused(tiny_inputs):
     made = plus(tiny_inputs)
     with pytest.raises(UserError, match="no model reads the view 'aligned'"):
         dataclasses.replace(made, reads={})
+    lone = dataclasses.replace(made.data.views["aligned"], masks_of="nobody")
+    with pytest.raises(UserError, match="has the masks of 'nobody', but the views are"):
+        data = dataclasses.replace(made.data, views={**made.data.views, "aligned": lone})
+        dataclasses.replace(made, terms={"mlm": made.terms["student_mlm"]}, data=data)
     with pytest.raises(UserError, match="names the model 'other'"):
         dataclasses.replace(made, terms={"soft": SoftTargets("other")})
     fused = dataclasses.replace(made.models["teacher"], attention="fused", attention_dropout=0.0)

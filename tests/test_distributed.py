@@ -12,7 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from processes import free_port
+from processes import Process, environment, free_port, started, wait_until
 
 from jaxdistill import cli, distributed, member, roll_call, sharding
 from jaxdistill.errors import UserError
@@ -48,6 +48,7 @@ def test_without_options_there_is_one_process():
         ("--coordinator=a:1", "needs --processes and --process too"),
         ("--coordinator=a --processes=2 --process=0", "'a' is not HOST:PORT"),
         ("--coordinator=a:99999 --processes=2 --process=0", "is not HOST:PORT"),
+        ("--coordinator=a:1 --processes=-1 --process=0", "--processes -1: give at least 1"),
         ("--coordinator=a:1 --processes=2 --process=2", "--process 2 of --processes 2: number them from 0 to 1"),
         ("--coordinator=a:1 --processes=two --process=0", "'two' is not INT"),
         ("--coordinator=a:1 --processes=2 --process", "--process needs a value"),
@@ -214,3 +215,28 @@ def test_one_process_needs_no_agreement():
     whole = np.arange(8.0)
     placed = distributed.put({"x": whole}, {"x": sharding.batch_sharding(mesh)})["x"]
     assert placed.sharding == sharding.batch_sharding(mesh) and (distributed.to_host(placed) == whole).all()
+
+
+def test_sigterm_before_all_are_there_ends_as_sigterm_does():
+    port = free_port()
+    words = ["train", "mlm", f"--coordinator=127.0.0.1:{port}", "--processes=2", "--process=0"]
+    process = Process(words, environment(1))
+    try:
+        wait_until(lambda: is_open(port), [process])
+        process.popen.terminate()
+        assert process.ended() == 143, process.said
+    finally:
+        process.popen.kill()
+
+
+def is_open(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        return True
+    return False
+
+
+def test_processes_that_would_part_ways_are_refused():
+    with started(["train", "mlm", "--corpus=c"], 2, 1, each={1: ["--dry-run"]}) as running:
+        assert [process.ended() for process in running] == [2, 2]
+    assert len({process.last for process in running}) == 1
+    assert "runs train, " in running[0].last and "runs train --dry-run: start all alike" in running[0].last

@@ -17,14 +17,14 @@ from tiny import RUN
 from jaxdistill import bert, cache, hf, knobs, step, tree
 from jaxdistill.bert import BertConfig
 from jaxdistill.data.masking import Masking
-from jaxdistill.data.vocab import SPECIALS
+from jaxdistill.data.vocab import SPECIALS, read_vocabulary, write_tokenizer
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment, Run
 from jaxdistill.export import export, read_model, read_run
-from jaxdistill.fill import fill_in
 from jaxdistill.initial import FromTable, Random
 from jaxdistill.inputs import open_inputs
 from jaxdistill.optim import Optimizer
+from jaxdistill.terms import AttentionScores, HiddenStates
 
 
 @pytest.fixture
@@ -72,7 +72,6 @@ def test_distilbert_trains_and_its_student_loads(make, workdir, tmp_path, tiny_i
     check_loads(workdir, tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["architectures"] == ["DistilBertForMaskedLM"]
-    assert "[MASK]" not in fill_in(read_model(tmp_path / "model"), "The old [MASK].")
 
 
 @pytest.mark.parametrize(
@@ -114,16 +113,16 @@ def test_mixed_vocabulary_training_goes_from_the_first_stage_to_the_second(make,
     ended = tree.flatten(read_run(tmp_path / "first").params)
     assert [name for name in began if not np.array_equal(began[name], ended[name])] == ["embeddings/word"]
 
-    second = make("mixed_vocab", stage=2, table=out, layers=2, **given)
+    after = {"stage": 2, "table": out, "teacher": "google-bert/bert-large-uncased"}
+    second = make("mixed_vocab", **after, layers=2, **given)
     start = tree.flatten(step.init_params(second)["student"])
     random = tree.flatten(step.init_params(dataclasses.replace(second, start={"student": Random()}))["student"])
     assert np.array_equal(start["embeddings/word"], ended["embeddings/word"])
     assert [name for name in start if not np.array_equal(start[name], random[name])] == ["embeddings/word"]
     assert finish(second, tmp_path / "second")["student_mlm"] > 0
     check_loads(tmp_path / "second", tmp_path / "model")
-    assert "[MASK]" not in fill_in(read_model(tmp_path / "model"), "The old [MASK].")
 
-    near = make("mixed_vocab", stage=2, table=out, layers=2, neighbours=True, **given)
+    near = make("mixed_vocab", **after, layers=2, neighbours=True, **given)
     begun = Random(neighbours=True)(near.models["student"], jax.random.key(0))
     both = [FromTable(out, base=Random(choice))(near.models["student"], jax.random.key(0)) for choice in (False, True)]
     word = both[1]["embeddings"]["word"]
@@ -138,13 +137,19 @@ def test_mixed_vocabulary_training_goes_from_the_first_stage_to_the_second(make,
         "bridge": 1e-3,
     }
 
+    pieces = read_vocabulary(tiny_inputs.vocabulary)
+    write_tokenizer(dataclasses.replace(pieces, lowercase=False), tmp_path / "cased", 16)
     for changes, match in (
-        ({"stage": 1, "table": out}, "stage 1 makes the table"),
-        ({"stage": 1, "neighbours": True}, "neighbours is for the student of stage 2"),
-        ({"stage": 2, "table": out, "teacher_learning_rate": 1e-4}, "teacher_learning_rate is for stage 1"),
-        ({"stage": 2}, "stage 2 starts from stage 1"),
-        ({"stage": 2, "table": out, "vocabulary": str(tiny_inputs.teacher)}, "has other pieces than"),
-        ({"stage": 2, "table": out, "hidden": 12}, "is 60 x 8, the model's 60 x 12"),
+        ({"stage": 1, "table": out}, "table is of stage 2"),
+        ({"stage": 1, "neighbours": True}, "neighbours is of stage 2"),
+        (after | {"teacher_learning_rate": 1e-4}, "teacher_learning_rate is of stage 1"),
+        ({"stage": 1, "layers": 2}, "layers is of stage 2"),
+        (after | {"mix": 0.2}, "mix is of stage 1"),
+        (after | {"teacher": str(tiny_inputs.teacher)}, "teacher is of stage 1"),
+        (after | {"table": ""}, "stage 2 starts from stage 1"),
+        (after | {"vocabulary": str(tiny_inputs.teacher)}, "cuts words otherwise than"),
+        (after | {"vocabulary": str(tmp_path / "cased")}, "cuts words otherwise than"),
+        (after | {"hidden": 12}, "is 60 x 8, the model's 60 x 12"),
     ):
         with pytest.raises(UserError, match=match):
             make("mixed_vocab", **given | changes)
@@ -191,11 +196,33 @@ def test_tinybert_trains_and_its_student_loads(make, workdir, tmp_path):
 
 
 def test_tinybert_reads_the_text_unless_asked_for_masks(make):
-    for masked in (False, True):
-        made = make("tinybert_general", size="2x8", masked=masked)
-        batch, vocabulary = first_batch(made), open_inputs(made.data).vocabularies["teacher"]
-        np.testing.assert_array_equal(batch["student"]["ids"], batch["teacher"]["ids"])
-        assert masked == (batch["student"]["ids"] == vocabulary.mask).any()
+    plain, masked = (make("tinybert_general", size="2x8", masked=masked) for masked in (False, True))
+    text, batch = first_batch(plain), first_batch(masked)
+    for found in (text, batch):
+        np.testing.assert_array_equal(found["student"]["ids"], found["teacher"]["ids"])
+    read, view = text["student"]["ids"], batch["student"]
+    assert (view["ids"] == open_inputs(masked.data).vocabularies["teacher"].mask).any()
+    rows, slots = np.nonzero(view["targets"] >= 0)
+    places = rows, view["positions"][rows, slots]
+    np.testing.assert_array_equal(read[places], view["targets"][rows, slots])
+    restored = view["ids"].copy()
+    restored[places] = read[places]
+    np.testing.assert_array_equal(restored, read)
+
+
+def test_tinybert_s_defaults_are_the_paper_s(base):
+    made = knobs.load("tinybert_general")(**base)
+    assert (made.data.batch, made.data.length, made.steps) == (256, 128, 300_000)
+    student = made.models["student"]
+    assert (student.layers, student.hidden, student.ffn, student.heads) == (4, 312, 1200, 12)
+    assert {name: (type(term), term.weight) for name, term in made.terms.items()} == {
+        "embeddings": (HiddenStates, 1.0),
+        "hidden": (HiddenStates, 1.0),
+        "attention": (AttentionScores, 1.0),
+    }
+    rule = Optimizer("adamw", learning_rate=5e-5, warmup=0.1)
+    assert made.optimizers == {"student": rule, "bridge": rule} and made.start["student"] == Random()
+    assert not made.trains_name("teacher/embeddings/word")
 
 
 @pytest.mark.parametrize(

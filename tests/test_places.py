@@ -5,7 +5,7 @@ import fsspec
 import pytest
 
 from jaxdistill.errors import UserError
-from jaxdistill.places import absolute, file_names, file_size, move_folder, place, remote, remove_folder
+from jaxdistill.places import absolute, file_names, file_size, local, move_folder, place, remote, remove_folder
 
 BOTH = pytest.mark.parametrize("root", ["disk", "bucket"], indirect=True)
 
@@ -25,9 +25,16 @@ def test_a_name_is_a_local_path_or_in_a_bucket(bucket):
     assert remote(there) and not remote(place("a")) and os.fspath(there / "c") == "gs://bucket/a/b/c"
     assert place(there) is there and absolute(there) is there
     assert absolute("a") == pathlib.Path.cwd() / "a"
-    for name in ("s3://bucket/a", "gs://", "https://host/a"):
+    for name in ("s3://bucket/a", "gs://", "gs:///a", "gs:/bucket/a", "https://host/a"):
         with pytest.raises(UserError, match=f"{name}: give a local path or gs://"):
             place(name)
+
+
+def test_what_has_to_be_on_a_disk():
+    assert local("a/b") == pathlib.Path("a/b") == local(pathlib.Path("a/b"))
+    for name in ("gs://bucket/a", "gs:/bucket/a", "s3://bucket/a"):
+        with pytest.raises(UserError, match=f"{name}: this has to be on a disk; copy it"):
+            local(name, "copy it")
 
 
 def test_a_missing_client_is_named(bucket, monkeypatch):

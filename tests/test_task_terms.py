@@ -93,6 +93,19 @@ def test_soft_targets_are_torch_s(temperature):
     assert value(TaskTargets(kind="score"), SCORE) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_code_of_patient_distillation_divides_by_the_classes_too():
+    """Its F.kl_div takes the mean over all entries: our mean over the rows with a weight of 1 / classes."""
+    found = {name: x[REAL] for name, x in tensors(CLASSES, "classes").items()}
+    released = functional.kl_div(
+        functional.log_softmax(found["student"] / 5.0, -1),
+        functional.softmax(found["teacher"] / 5.0, -1),
+        reduction="mean",
+    )
+    term = TaskTargets(temperature=5.0)
+    ours = value(term, CLASSES) / int(term.count(BATCH))
+    assert ours / 3 == pytest.approx(float(released), rel=1e-5)
+
+
 def test_at_temperature_1_the_gradient_is_tinybert_s():
     def ours(x):
         return TaskTargets()({}, CLASSES | {"student": CLASSES["student"]._replace(classes=x)}, BATCH, {})[0]

@@ -83,7 +83,11 @@ def test_the_skypilot_task(cloud):
     ("arguments", "settings", "said"),
     [
         (["jobset.yaml", "extreme", "a\nb"], {}, "line break"),
-        (["jobset.yaml", "extreme"], {"QUEUE": ""}, "QUEUE is not set"),
+        (["jobset.yaml", "extreme", "x"], {"QUEUE": ""}, "QUEUE is not set"),
+        (["jobset.yaml", "extreme", "x"], {"GKE_HOSTS": "many"}, "GKE_HOSTS is 'many': give a number"),
+        (["jobset.yaml", "extreme", "--workdir=x"], {}, "leave --workdir out"),
+        (["jobset.yaml", "extreme", "x"], {"GKE_HOSTS": "many"}, "GKE_HOSTS is 'many': give a number"),
+        (["jobset.yaml", "extreme", "--workdir=x"], {}, "leave --workdir out"),
         (["skypilot.yaml", "extreme"], {"PROVISIONING": "reserved"}, "spot or on-demand"),
         (["settings.sh", "extreme"], {}, "neither"),
         (["jobset.yaml"], {}, "its knobs"),

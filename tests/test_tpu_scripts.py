@@ -122,6 +122,8 @@ def test_a_missing_setting_is_named(cloud, name):
         ({"BUCKET": "my-bucket"}, "write gs://NAME"),
         ({"BUCKET": "gs://my-bucket/"}, "without a / at the end"),
         ({"ZONE": "us'west"}, "only letters, digits"),
+        ({"ZONE": "--quiet"}, "no - first"),
+        ({"LOST": "often"}, "LOST is 'often': give a number"),
         ({"PROVISIONING": "cheap"}, "spot, reserved or on-demand"),
         ({"SETTINGS": "/nowhere/settings.sh"}, "/nowhere/settings.sh"),
     ],
@@ -147,6 +149,8 @@ def test_what_is_staged_and_trained_arrives_as_it_was_given(cloud, tmp_path):
     cloud.run("create.sh")
     cloud.run("stage.sh", str(corpus), str(tmp_path / "vocab.txt"))
     assert "is not there" in cloud.run("stage.sh", "nothing", code=2).stderr
+    for path in ("/", ".", f"{corpus}/.."):
+        assert "has no name to go by" in cloud.run("stage.sh", path, code=2).stderr
     assert "two of them" in cloud.run("stage.sh", str(corpus), f"{tmp_path}/./it's a corpus", code=2).stderr
     cloud.run("install.sh")
     cloud.run("train.sh", "extreme", "--teacher", *ODD)
@@ -191,7 +195,41 @@ def _without_waiting(said: str) -> list[str]:
     return [line for line in said.splitlines() if not line.endswith("its job running")]
 
 
+def test_resume_tells_its_own_command_from_others(cloud):
+    cloud.plays("ACTIVE", ends="done done hang")
+    cloud.run("create.sh")
+    cloud.run("install.sh")
+    cloud.run("train.sh", "extreme", "--dry-run")
+    wait_for(lambda: cloud.run("watch.sh").stdout.splitlines().count("done") == 2)
+    assert "is finished" in cloud.run("resume.sh", "extreme", "--steps", "9").stderr
+    assert (cloud.here / "0" / "arguments").read_text().split("\0")[:4] == ["train", "extreme", "--steps", "9"]
+    cloud.run("train.sh", "extreme", "--steps", "8")
+    said = cloud.run("resume.sh", "extreme", "--steps", "9", code=2).stderr
+    assert "another command runs on extreme-up" in said
+    cloud.run("delete.sh")
+
+
+@pytest.mark.parametrize("words", [["--workdir", "x"], ["--workdir=x"], ["--coordinator=a:1"], ["--wait", "9"]])
+def test_what_the_scripts_set_is_not_set_twice(cloud, words):
+    for script in ("train.sh", "resume.sh"):
+        said = cloud.run(script, "extreme", *words, code=2).stderr
+        assert f"leave {words[0].partition('=')[0]} out" in said and cloud.calls == []
+
+
+def test_no_answer_is_not_waited_for_without_end(cloud):
+    (cloud.here / "broken").touch()
+    for script in (["create.sh"], ["resume.sh", "extreme"]):
+        said = cloud.run(*script, code=2, LOST="3").stderr
+        assert 3 <= said.count("PERMISSION_DENIED") <= 4 and "gave up after 3 looks without an answer" in said
+    few = cloud.here / "few"
+    few.mkdir()
+    for tool in ("bash", "dirname", "sed"):
+        (few / tool).symlink_to(shutil.which(tool))
+    assert "gcloud is not installed" in cloud.run("create.sh", code=2, PATH=str(few)).stderr
+
+
 def test_resume_gives_up_after_too_many_failures(cloud):
+    assert "LIMIT is 'abc'" in cloud.run("resume.sh", "extreme", code=2, LIMIT="abc").stderr
     cloud.plays("ACTIVE", ends="crash " * 9)
     said = cloud.run("resume.sh", "extreme", code=2, LIMIT="2").stderr
     assert "failure 2 of at most 2" in said and "delete.sh" in said

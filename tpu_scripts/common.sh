@@ -9,6 +9,8 @@ SETTINGS=${SETTINGS:-$HERE/settings.sh}
 # shellcheck source=settings.sh
 source "$SETTINGS"
 POLL=${POLL:-60} # seconds between two looks
+LOST=${LOST:-30} # looks without an answer, after which it gives up
+[[ ${DRY_RUN:-} != 0 ]] || DRY_RUN=
 
 say() { echo "${0##*/}: $*" >&2; }
 die() {
@@ -20,8 +22,15 @@ need() { # SETTING...: dies unless each is there and holds nothing that a resour
   local name
   for name in "$@"; do
     [[ -n ${!name:-} ]] || die "$name is not set: fill it in in $SETTINGS, or set it in the environment"
-    [[ ${!name} =~ ^[A-Za-z0-9_./:@-]+$ ]] ||
-      die "$name is '${!name}': only letters, digits and _ . / : @ - are allowed"
+    [[ ${!name} =~ ^[A-Za-z0-9_./:@][A-Za-z0-9_./:@-]*$ ]] ||
+      die "$name is '${!name}': only letters, digits and _ . / : @ - are allowed, and no - first"
+  done
+}
+
+need_number() { # SETTING...: dies unless each is a number above 0
+  local name
+  for name in "$@"; do
+    [[ ${!name:-} =~ ^[1-9][0-9]*$ ]] || die "$name is '${!name:-}': give a number above 0"
   done
 }
 
@@ -32,8 +41,24 @@ need_slice() { # dies unless the settings of a slice are in order
   [[ $BUCKET =~ ^gs://[a-z0-9] && $BUCKET != */ ]] || die "BUCKET is '$BUCKET': write gs://NAME, without a / at the end"
   [[ $PROVISIONING =~ ^(spot|reserved|on-demand)$ ]] ||
     die "PROVISIONING is '$PROVISIONING': choose spot, reserved or on-demand"
-  # shellcheck disable=SC2034
+  need_number LOST
+  [[ -n ${DRY_RUN:-} || ${0##*/} == render.sh ]] || command -v gcloud >/dev/null ||
+    die "gcloud is not installed: https://cloud.google.com/sdk/docs/install"
   RUN=$BUCKET/runs/$NAME
+}
+
+training() { # CONFIG KNOBS...: sets `arguments` to those of jaxdistill on each worker
+  [[ $# -gt 0 ]] || die "name a config and its knobs, as for jaxdistill train"
+  local word
+  for word in "$@"; do
+    case $word in
+      --workdir | --workdir=* | --coordinator | --coordinator=* | --wait | --wait=*)
+        die "leave ${word%%=*} out: the run is in $RUN, and the workers find each other"
+        ;;
+    esac
+  done
+  # shellcheck disable=SC2034
+  arguments=(train "$@" --workdir "$RUN" --coordinator auto --wait 600)
 }
 
 quoted() { # WORD...: one line that a shell reads as these words
@@ -73,15 +98,27 @@ ask_state() {
 }
 
 state() { # prints the queued resource's state; ABSENT when there is none, UNKNOWN when no answer came
-  local said
-  if said=$(ask_state 2>&1); then
+  local said errors
+  errors=$(mktemp)
+  if said=$(ask_state 2>"$errors"); then
     echo "${said##*$'\n'}"
-  elif [[ $said == *NOT_FOUND* ]]; then
+  elif grep -q NOT_FOUND "$errors"; then
     echo ABSENT
   else
-    echo "$said" >&2
+    cat "$errors" >&2
     echo UNKNOWN
   fi
+  rm -f "$errors"
+}
+
+lost=0
+answered() { # STATE: dies after too many looks without an answer
+  if [[ $1 != UNKNOWN ]]; then
+    lost=0
+    return
+  fi
+  lost=$((lost + 1))
+  [[ $lost -lt $LOST ]] || die "gave up after $lost looks without an answer; the slice $NAME may be there and cost money"
 }
 
 wait_active() { # returns once the slice is there, or 1 once it will not be
@@ -92,6 +129,7 @@ wait_active() { # returns once the slice is there, or 1 once it will not be
   fi
   while true; do
     now=$(state)
+    answered "$now"
     [[ $now == "$last" ]] || say "$NAME is $now"
     last=$now
     case $now in

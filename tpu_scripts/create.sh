@@ -14,4 +14,4 @@ else
   esac
 fi
 wait_active ||
-  die "$NAME will not become active: gcloud compute tpus queued-resources describe $NAME --zone=$ZONE says why"
+  die "$NAME will not become active: gcloud compute tpus queued-resources describe $NAME --project=$PROJECT --zone=$ZONE says why"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # On a worker: starts a command that outlives the connection, and says how it is. install.sh brings it there.
 #   job.sh start COMMAND...     its output goes to train.log, that of the start before to train.log.1
-#   job.sh status               prints absent, running, done, or stopped and the exit code
+#   job.sh status [COMMAND...]  prints absent, running, other (another command runs), done, or stopped and the exit code
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -15,6 +15,7 @@ case ${1:-} in
       exit 1
     fi
     rm -f job.started job.exit
+    printf '%s\0' "$@" >job.command
     if [[ -e train.log ]]; then mv train.log train.log.1; fi
     export PYTHONUNBUFFERED=1
     # shellcheck disable=SC2016 # The inner shell expands these.
@@ -23,9 +24,12 @@ case ${1:-} in
     until [[ -e job.started ]]; do sleep 0.1; done
     ;;
   status)
+    shift
+    same=yes
+    if [[ $# -gt 0 ]] && ! printf '%s\0' "$@" | cmp --silent - job.command; then same=; fi
     if running; then
-      echo running
-    elif [[ ! -e job.started ]]; then
+      if [[ $same ]]; then echo running; else echo other; fi
+    elif [[ ! $same || ! -e job.started ]]; then
       echo absent
     elif [[ ! -s job.exit ]]; then
       echo "stopped: killed"
@@ -36,7 +40,7 @@ case ${1:-} in
     fi
     ;;
   *)
-    echo "job.sh start COMMAND... | job.sh status" >&2
+    echo "job.sh start COMMAND... | job.sh status [COMMAND...]" >&2
     exit 2
     ;;
 esac

@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need_slice
 template=$1
 shift
-arguments=(train "$@" --workdir "$RUN" --coordinator auto --wait 600)
+training "$@"
 [[ ${arguments[*]} != *[[:cntrl:]]* ]] || die "an argument has a line break or another control character in it"
 
 json() { # WORD...: a JSON list, which is YAML too
@@ -22,7 +22,8 @@ json() { # WORD...: a JSON list, which is YAML too
 # shellcheck disable=SC2034 # They are read by name, below.
 case $template in
   jobset.yaml)
-    need IMAGE QUEUE GKE_ACCELERATOR GKE_TOPOLOGY GKE_HOSTS GKE_CHIPS
+    need IMAGE QUEUE GKE_ACCELERATOR GKE_TOPOLOGY
+    need_number GKE_HOSTS GKE_CHIPS
     names=(NAME QUEUE IMAGE BUCKET GKE_ACCELERATOR GKE_TOPOLOGY GKE_HOSTS GKE_CHIPS GKE_CAPACITY ARGUMENTS)
     case $PROVISIONING in
       spot) GKE_CAPACITY='cloud.google.com/gke-spot: "true"' ;;

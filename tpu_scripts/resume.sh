@@ -3,9 +3,10 @@
 # Leave it running on a machine that stays on; killed and started again, it goes on from what it finds.
 #   tpu_scripts/resume.sh CONFIG KNOBS...     the arguments of train.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-[[ $# -gt 0 ]] || die "name a config and its knobs, as for jaxdistill train"
 need_slice
+training "$@"
 LIMIT=${LIMIT:-5} # failures between two preemptions, after which it gives up
+need_number LIMIT
 
 if [[ -n ${DRY_RUN:-} ]]; then
   ask_state
@@ -24,11 +25,12 @@ failed() { # WHAT...: counts a failure, and gives up after too many
   [[ $failures -lt $LIMIT ]] || die "gave up; the slice $NAME may still be there and cost money: tpu_scripts/delete.sh"
 }
 
-jobs_now() { # prints what the workers' jobs are: running, absent, done, stopped: CODE, or unknown
-  local said
-  said=$(remote all 'if test -e job.sh; then bash job.sh status; else echo absent; fi' 2>/dev/null) || said=unknown
+jobs_now() { # prints what this command's jobs on the workers are: running, absent, done, stopped: CODE; other; unknown
+  local said asked
+  asked=$(quoted jaxdistill/bin/jaxdistill "${arguments[@]}")
+  said=$(remote all "if test -e job.sh; then bash job.sh status $asked; else echo absent; fi" 2>/dev/null) || said=unknown
   local kind
-  for kind in unknown running absent "done"; do
+  for kind in unknown other running absent "done"; do
     if grep -qx "$kind" <<<"$said"; then
       echo "$kind"
       return
@@ -40,6 +42,7 @@ jobs_now() { # prints what the workers' jobs are: running, absent, done, stopped
 last=
 while true; do
   now=$(state)
+  answered "$now"
   [[ $now != ACTIVE ]] || now="ACTIVE, its job $(jobs_now)"
   [[ $now == "$last" ]] || say "$NAME is $now"
   last=$now
@@ -53,6 +56,7 @@ while true; do
       failed "the request failed"
       remove || true
       ;;
+    *"job other") die "another command runs on $NAME: wait for its end, or give this one another NAME" ;;
     *"job absent")
       if "$HERE/install.sh"; then
         "$HERE/train.sh" "$@" || failed "the job could not be started"

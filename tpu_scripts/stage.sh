@@ -7,13 +7,14 @@ need_slice
 
 seen=/
 for path in "$@"; do
-  name=$(basename "$path")
+  name=$(basename -- "$path")
   [[ -e $path ]] || die "$path is not there"
+  [[ $name != [/.] && $name != .. ]] || die "$path has no name to go by: write it out"
   [[ $seen != */"$name"/* ]] || die "two of them are called $name"
   seen+=$name/
 done
 for path in "$@"; do
-  name=$(basename "$path")
+  name=$(basename -- "$path")
   if [[ -d $path ]]; then
     run gcloud storage rsync "$path" "$BUCKET/data/$name" --recursive
   else

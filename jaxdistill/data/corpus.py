@@ -26,6 +26,7 @@ from jaxdistill.data import lexicon, parts, words
 from jaxdistill.data.lexicon import Lexicon
 from jaxdistill.data.sources import Source, describe, find_source
 from jaxdistill.errors import UserError
+from jaxdistill.places import local
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -65,7 +66,7 @@ def open_corpus(folder: str | os.PathLike) -> Corpus:
     Raises:
       UserError: the folder is no finished corpus, or a file is missing, truncated or altered.
     """
-    folder = pathlib.Path(folder)
+    folder = local(folder, "copy the corpus there, as `gcloud storage rsync` does")
     if not (folder / MANIFEST).exists():
         started = "an unfinished corpus: run the same `prepare` again" if (folder / PARTS).exists() else "not a corpus"
         raise UserError(f"{folder} is {started}" if folder.is_dir() else f"there is no corpus at {folder}")
@@ -149,7 +150,7 @@ def prepare(
     """
     if workers is not None and workers < 1:
         raise UserError(f"workers is {workers}: at least 1")
-    out = pathlib.Path(out)
+    out = local(out, "`--runner beam` writes to a bucket too")
     found = [find_source(spec) for spec in sources]
     settings = describe_settings(found, field)
     made = is_made(out, names_in(out))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from jaxdistill.errors import UserError
+from jaxdistill.places import local
 
 BLOCK = 1 << 20
 
@@ -74,7 +75,7 @@ def find_source(spec: str) -> Source:
         if not rest.split(":")[0]:
             raise UserError(f"{spec!r} names no data set: write {prefix}:NAME")
         return Source(str(spec), prefix, 0)
-    path = pathlib.Path(spec)
+    path = local(spec, "`--runner beam` reads a bucket too")
     if path.is_dir():
         raise UserError(f"{path} is a folder: name its files, for example {path}/*.txt")
     if not path.exists():

@@ -43,8 +43,10 @@ class SoftTargets(Following):
     def check(self, models: Models) -> None:
         """Raises UserError when the vocabularies differ, a head is missing or a number makes no sense."""
         super().check(models)
-        if not 0 < self.temperature < math.inf or self.chunk < 1:
-            raise UserError(f"soft targets with temperature={self.temperature}, chunk={self.chunk}: both are above 0")
+        if not 0 < self.temperature < math.inf:
+            raise UserError(f"soft targets with temperature={self.temperature}: it must be above 0")
+        if self.chunk < 1:
+            raise UserError(f"soft targets in chunks of {self.chunk} positions: take at least 1")
         for name in (self.teacher, self.student):
             if not models[name].mlm:
                 raise UserError(f"soft targets need an MLM head, which {name!r} does not have: set mlm=True")

@@ -41,7 +41,8 @@ class Ramp:
         if self.shape not in ("linear", "cosine"):
             raise UserError(f"a weight along a {self.shape!r}: choose linear or cosine")
         if not 0 <= self.begin < self.end:
-            raise UserError(f"a weight that changes from step {self.begin} to {self.end}: the end must come later")
+            steps = f"from step {self.begin} to {self.end}"
+            raise UserError(f"a weight that changes {steps}: steps count from 0, and the end comes later")
         for value in (self.first, self.last):
             check_number(value)
 

@@ -57,7 +57,7 @@ def test_a_sweep_on_a_task_and_its_scores(task, tmp_path):
 
 def test_sigterm_stops_a_sweep_in_its_second_run(task, tmp_path):
     lines = tmp_path / "runs" / "seed-1" / "metrics.jsonl"
-    with started(sweep(task, tmp_path / "runs", 100), 2, 2) as running:
+    with started(sweep(task, tmp_path / "runs", 30), 2, 2) as running:
         wait_until(lambda: lines.exists() and lines.read_bytes().count(b"\n") > 3, running)
         running[1].popen.send_signal(signal.SIGTERM)
         finish(running, 143)

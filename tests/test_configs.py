@@ -19,7 +19,16 @@ from jaxdistill.export import export, read_model, read_run
 from jaxdistill.fill import fill_in
 from jaxdistill.initial import FromHuggingFace, FromWords, Random
 from jaxdistill.inputs import open_inputs
-from jaxdistill.terms import AttentionScores, HiddenStates, Ramp, SharedTargets, SoftTargets, TaskLoss
+from jaxdistill.terms import (
+    AttentionScores,
+    CosineStates,
+    HiddenStates,
+    Patience,
+    Ramp,
+    SharedTargets,
+    SoftTargets,
+    TaskLoss,
+)
 from jaxdistill.train import train
 
 ONE = {"devices": 1, "log_every": 1, "save_every": 3, "score_rows": 8}
@@ -255,6 +264,26 @@ def test_a_weight_of_parameters_may_change_too(tiny_inputs, workdir):
     for line in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines()):
         expected = line["student_mlm"] + line["teacher_mlm"] + (line["step"] - 1) * line["projection"]
         assert line["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_all_terms_go_together(tiny_inputs, workdir):
+    """Every term there is on a corpus, over the student's own pieces and beside mixed training with projections."""
+    made = plus(tiny_inputs, variant="up", hidden=12, heads=2)
+    more = {"cosine": CosineStates("aligned"), "patience": Patience("aligned", layers="last")}
+    last = finish(dataclasses.replace(made, terms={**made.terms, **more}), workdir)
+    weights = {name: term.weight for name, term in made.terms.items()} | {"cosine": 1.0, "patience": 1.0}
+    assert set(weights) == {
+        "student_mlm",
+        "teacher_mlm",
+        "projection",
+        "soft",
+        "states",
+        "scores",
+        "cosine",
+        "patience",
+    }
+    assert last["loss"] == pytest.approx(sum(weight * last[name] for name, weight in weights.items()), rel=1e-5)
+    assert all(last[f"kernel_gradient/{name}"] > 0 for name in weights if name != "teacher_mlm")
 
 
 def test_what_is_beyond_the_paper_is_left_out_by_its_weight(tiny_inputs):

@@ -190,9 +190,12 @@ def test_tinybert_trains_and_its_student_loads(make, workdir, tmp_path):
     ours = bert.Bert(found.config).apply({"params": found.params}, ids, ids >= 0)
     np.testing.assert_allclose(ours.last, expected, atol=1e-5)
     model = str(tmp_path / "model")
-    further = knobs.load("mlm")(corpus="-", vocabulary=model, start=model, length=16, predictions=3)
+    given = {"corpus": experiment.data.corpus, "length": 16, "predictions": 3, "batch": 8, "steps": 3}
+    further = knobs.load("mlm")(vocabulary=model, start=model, **given)
     with pytest.warns(UserWarning, match="no weights for mlm"):
         assert same(step.init_params(further)["model"]["layers"], found.params["layers"])
+        finish(dataclasses.replace(further, run=experiment.run), tmp_path / "further")
+    check_loads(tmp_path / "further", tmp_path / "whole")
 
 
 def test_tinybert_reads_the_text_unless_asked_for_masks(make):

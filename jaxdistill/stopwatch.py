@@ -14,17 +14,33 @@ from jaxdistill.places import Place, file_names, remote
 
 
 class Clock:
-    """Seconds between laps, and how many of them were spent waiting for batches."""
+    """The time of steps: seconds, how many of them were spent waiting for batches, and the positions read in them."""
 
     def __init__(self, ahead: Prefetch):
-        """Starts the first lap."""
-        self._ahead, self._began, self._waited = ahead, time.perf_counter(), ahead.waited
+        """Starts to count."""
+        self._ahead, self._seconds, self._waiting, self._positions = ahead, 0.0, 0.0, 0
+        self.resume()
 
-    def lap(self) -> tuple[float, float]:
-        """Ends a lap: its seconds, and those of waiting among them."""
-        began, waited = self._began, self._waited
+    def resume(self) -> None:
+        """Counts from now on; what was since the last pause does not count."""
         self._began, self._waited = time.perf_counter(), self._ahead.waited
-        return self._began - began, self._waited - waited
+
+    def pause(self) -> None:
+        """Counts no more until `resume`."""
+        self._seconds += time.perf_counter() - self._began
+        self._waiting += self._ahead.waited - self._waited
+
+    def read(self, positions: int) -> None:
+        """A step that counts has read so many positions."""
+        self._positions += positions
+
+    def lap(self) -> tuple[int, float, float]:
+        """Positions, seconds and seconds of waiting since the last lap; the next one begins."""
+        self.pause()
+        found = self._positions, self._seconds, self._waiting
+        self._seconds, self._waiting, self._positions = 0.0, 0.0, 0
+        self.resume()
+        return found
 
 
 class Profile:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -69,7 +70,7 @@ def read_task_inputs(data: TaskData, split: str = "train") -> TaskInputs:
     examples = read_examples(data.task, split, data.source, data.columns, data.dev)
     if data.augmented and split == "train":
         pieces = vocabularies["teacher"].digest if "teacher" in vocabularies else ""
-        examples = _augmented(data.augmented, examples.task, pieces, examples.digest)
+        examples = _augmented(_stamp(data.augmented), data.augmented, examples.task, pieces, examples.digest)
     if data.examples and split == "train":
         examples = _first(examples, data.examples)
     if split == "train" and (examples.answers if isinstance(examples, Questions) else examples.labels) is None:
@@ -97,12 +98,22 @@ def read_examples(task: str, split: str, source: str = "", columns: str = "", de
         raise UserError(f"a dev file is for files of your own: {task} has its own splits")
     has_dev = "dev" in splits_of(task) if task in TASKS else bool(dev)
     if split in ("train", "dev") and not has_dev:
-        return _parts(task, source, columns)[split]
-    return _examples(task, split, source, columns, dev)
+        return _parts(_stamp(task, source), task, source, columns)[split]
+    return _examples(_stamp(task, source, dev), task, split, source, columns, dev)
+
+
+def _stamp(*names: str) -> tuple[tuple[str, int, int], ...]:
+    """What changes when files, or those in a folder and its folders, are written again: their times and sizes."""
+    found = []
+    for path in map(pathlib.Path, filter(None, names)):
+        inside = sorted((*path.glob("*"), *path.glob("*/*"))) if path.is_dir() else [path]
+        about = [(file, file.stat()) for file in inside if file.is_file()]
+        found += [(str(file), stat.st_mtime_ns, stat.st_size) for file, stat in about]
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=1)
-def _parts(task: str, source: str, columns: str) -> dict[str, Examples | Questions]:
+def _parts(stamp: object, task: str, source: str, columns: str) -> dict[str, Examples | Questions]:
     """The training examples of a task without a dev split: a tenth of them, always the same, are set aside as one."""
     whole = read_split(task, "train", source, columns)
     aside = uniform(draw(key(0, "dev"), np.arange(len(whole)))) < ASIDE
@@ -112,11 +123,13 @@ def _parts(task: str, source: str, columns: str) -> dict[str, Examples | Questio
     return {split: dataclasses.replace(part, split=split) for split, part in parts.items()}
 
 
-_examples = functools.lru_cache(maxsize=4)(read_split)
+@functools.lru_cache(maxsize=4)
+def _examples(stamp: object, *asked: str) -> Examples | Questions:
+    return read_split(*asked)
 
 
 @functools.lru_cache(maxsize=1)
-def _augmented(folder: str, task: Task, vocabulary: str, source: str) -> Examples:
+def _augmented(stamp: object, folder: str, task: Task, vocabulary: str, source: str) -> Examples:
     return read_augmented(folder, task, vocabulary=vocabulary, source=source)
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -178,7 +179,7 @@ class _Run:
         if isinstance(self.inputs, TaskInputs):
             known = taught(experiment, self.inputs, steps.params(self.state), place)
             self.batches = dataclasses.replace(self.batches, computed=known)
-        number, pending, read = self.start, [], []
+        number, pending, shapes = self.start, [], set()
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.checkpoints)
             log = stack.enter_context(self._log()) if process == 0 else None
@@ -192,13 +193,22 @@ class _Run:
             while not last:
                 profile.at(number, pending)
                 batch = to_global(next(ahead), place)
-                read.append(max(view["ids"].size for view in batch.values()))
+                sizes = tuple(view["ids"].size for view in batch.values())
+                if sizes not in shapes:  # It compiles, which is no part of the speed.
+                    jax.block_until_ready(pending)
+                    clock.pause()
+                began = time.perf_counter()
                 self.state, metrics = update(self.state, batch)
                 pending.append(metrics)
                 number += 1
-                if number == self.start + 1:
+                if sizes in shapes:
+                    clock.read(max(sizes))
+                else:
+                    shapes.add(sizes)
                     jax.block_until_ready(metrics)
-                    progress.say(f"compiled and ran the first step in {clock.lap()[0]:.1f} s")
+                    clock.resume()
+                if number == self.start + 1:
+                    progress.say(f"compiled and ran the first step in {time.perf_counter() - began:.1f} s")
                     progress.restart(number)
                 last = number == experiment.steps or bool(stopped())
                 saves, scores = last or number % run.save_every == 0, run.eval_every and number % run.eval_every == 0
@@ -206,10 +216,8 @@ class _Run:
                     progress.update(number)
                     continue
                 values = self._means(pending, number)
-                timed = read[number - len(pending) == self.start :]
                 pending.clear()
-                read.clear()
-                values |= self._speed(timed, *clock.lap())
+                values |= self._speed(*clock.lap())
                 if scores:
                     values |= self._held_out_values()
                 watched = "student" in experiment.models and isinstance(experiment.data, Data)
@@ -220,7 +228,7 @@ class _Run:
                 progress.update(number, _shown(values))
                 if saves:
                     self.checkpoints.save(number, steps.kept(self.state), wait=last)
-                clock.lap()
+                clock.resume()
         return number
 
     def finish(self) -> Result:
@@ -271,14 +279,14 @@ class _Run:
             "smaller learning rate or a longer warm-up with another --workdir"
         )
 
-    def _speed(self, read: list[int], seconds: float, waited: float) -> dict[str, float]:
+    def _speed(self, positions: int, seconds: float, waited: float) -> dict[str, float]:
         """How fast steps went that read so many positions."""
-        if not read:
+        if not positions:
             return {}
         data, peak = self.experiment.data, peak_flops(self.mesh)
-        values = {"positions_per_second": sum(read) / seconds, "data_wait": waited / seconds}
+        values = {"positions_per_second": positions / seconds, "data_wait": waited / seconds}
         if peak:
-            whole = sum(read) / (data.batch * data.length)
+            whole = positions / (data.batch * data.length)
             values["mfu"] = steps.flops_per_step(self.experiment) * whole / seconds / peak
         return values
 

@@ -17,7 +17,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.experiment import Run
 from jaxdistill.export import export, read_run
 from jaxdistill.sweep import read_grid
-from jaxdistill.task_inputs import read_task_inputs, updates
+from jaxdistill.task_inputs import read_examples, read_task_inputs, updates
 from jaxdistill.tasks.read import read_split
 from jaxdistill.terms import Patience
 from jaxdistill.train import train
@@ -79,6 +79,14 @@ def teacher(tasks, tiny_inputs, tmp_path_factory):
     assert result.scores["model"]["accuracy"] == 1.0, "one word tells the classes apart"
     export(folder / "run", folder / "model", notify=lambda line: None)
     return folder / "model"
+
+
+def test_a_file_that_was_written_again_is_read_again(tmp_path):
+    path, counts = tmp_path / "own.tsv", []
+    for rows in (30, 50):
+        path.write_text("sentence\tlabel\n" + "".join(f"the {x}\t{x % 2}\n" for x in range(rows)))
+        counts.append(sum(len(read_examples(str(path), split)) for split in ("train", "dev")))
+    assert counts == [30, 50]
 
 
 @pytest.mark.parametrize("kind", ["classes", "score", "spans"])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import jaxdistill
-from jaxdistill import cli, files, signals
+from jaxdistill import cli, files, signals, stopwatch
 from jaxdistill import step as steps
 from jaxdistill import train as loop
 from jaxdistill.checkpoint import Checkpoints, abstract
@@ -146,6 +146,33 @@ def test_a_finished_run_says_so_and_stays(tiny_inputs, whole, monkeypatch):
     again, said = train(one_device(tiny_inputs, held_out=str(tiny_inputs.held_out)), workdir)
     assert again == result and "done" in said
     assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_what_is_left_out_does_not_count_as_time_of_steps(monkeypatch):
+    class Ahead:
+        waited = 0.0
+
+    now, ahead = [100.0], Ahead()
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+    clock = stopwatch.Clock(ahead)
+
+    def spend(seconds, waiting=0.0):
+        now[0] += seconds
+        ahead.waited += waiting
+
+    spend(2.0, 0.5)
+    clock.read(10)
+    clock.pause()
+    spend(50.0, 9.0)  # compiling
+    clock.resume()
+    spend(1.0)
+    clock.read(20)
+    assert clock.lap() == (30, 3.0, 0.5)
+    spend(7.0)  # saving
+    clock.resume()
+    spend(4.0, 1.0)
+    clock.read(5)
+    assert clock.lap() == (5, 4.0, 1.0)
 
 
 def test_a_finished_run_is_scored_again_on_other_rows(tiny_inputs, whole, tmp_path):

@@ -27,6 +27,7 @@ from jaxdistill.data import draws
 from jaxdistill.data.vocab import PREFIX, Vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.evaluate import Model
+from jaxdistill.places import local
 from jaxdistill.tasks.augmented import COPIES, draw_copies, write_augmented
 from jaxdistill.tasks.glove import read_glove
 from jaxdistill.tasks.task import Examples
@@ -128,7 +129,7 @@ def augment(
     Raises:
       UserError: a setting, the examples or the model do not serve, GloVe's file is bad, or the folder exists.
     """
-    out = pathlib.Path(out)
+    out = local(out)
     copies = COPIES.get(examples.task.name, 20) if copies is None else copies
     _check(examples, model, out, copies, p, candidates)
     vectors = None if glove is None else read_glove(glove)

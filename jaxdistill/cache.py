@@ -26,6 +26,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment, TaskData
 from jaxdistill.initial import FromHuggingFace
 from jaxdistill.inputs import Inputs, open_inputs
+from jaxdistill.places import local
 from jaxdistill.terms import SoftTargets
 
 NAME = "cache.json"
@@ -44,8 +45,7 @@ def cached_views(experiment: Experiment) -> dict[str, frozenset[str]]:
     found = {view: want for view, want in experiment.reading().items() if not experiment.trains_reader(view)}
     if not found:
         raise UserError("no model of this experiment stays as it is: there is nothing to compute once")
-    if experiment.data.masking.static is None:
-        raise UserError("a cache needs static masks, drawn once for each window: give a seed for them")
+    experiment.data.masking.check_static()
     for view, want in found.items():
         if "scores" in want:
             raise UserError(f"the attention scores of {view!r} are too many to keep: leave the attention term out")
@@ -104,7 +104,7 @@ def build(experiment: Experiment, out: str | os.PathLike, top: int = 8, progress
     Raises:
       UserError: see `cached_views`; the folder holds something else.
     """
-    out = pathlib.Path(out)
+    out = local(out)
     if by_first(out.exists):
         raise UserError(f"{out} exists already: use it, or choose another folder")
     _check_top(experiment, top)
@@ -227,7 +227,7 @@ def _computer(experiment: Experiment, top: int, mesh: jax.sharding.Mesh) -> Call
         role: steps.start_model(experiment.start[role], experiment.models[role], role, experiment.seed)
         for role in roles
     }
-    params = distributed.put(params, jax.tree.map(lambda _: sharding.replicated(mesh), params))
+    params = sharding.everywhere(params, mesh)
     params |= {view: params[experiment.reader(view)] for view in views}
     rows = sharding.batch_sharding(mesh)
 

@@ -1,7 +1,7 @@
 """An experiment: the sum of the dataclasses that name its data, models, losses and optimizers; checked when built."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 from jaxdistill import tree
@@ -58,8 +58,8 @@ class Data:
         """Raises UserError when rows can't be masked so."""
         self.masking.check(self.length)
         self.masking.check_rarity(self.views.values(), self.batch)
-        if self.cache and self.masking.static is None:
-            raise UserError("a cache needs static masks, drawn once for each window: give a seed for them")
+        if self.cache:
+            self.masking.check_static()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,15 +219,16 @@ class Experiment:
             self._check_reading(name, term)
 
     def _check_training(self) -> None:
-        trained = set()
-        for role, shape in self.models.items():
-            for name in tree.flatten(shapes(shape)):
-                try:
-                    trained |= {role} if self.trains_name(f"{role}/{name}") else set()
-                except KeyError:
-                    raise UserError(f"no rule of `trains` is for {role}/{name}: end with ('.*', True)") from None
-        missing = sorted(trained - set(self.optimizers))
-        if missing:
+        names = [f"{role}/{name}" for role, shape in self.models.items() for name in tree.flatten(shapes(shape))]
+        try:
+            trained = {name.partition("/")[0] for name in names if self.trains_name(name)}
+        except KeyError as error:
+            raise UserError(f"`trains`: {error.args[0]}; end with ('.*', True)") from None
+        self.check_optimizers(trained)
+
+    def check_optimizers(self, trained: Collection[str]) -> None:
+        """Raises UserError when one of these trees, roles or the bridge, has no optimizer."""
+        if missing := sorted(set(trained) - set(self.optimizers)):
             raise UserError(f"{', '.join(missing)} train without an optimizer: name one, or have `trains` exclude them")
 
     def _check_views(self) -> None:
@@ -257,9 +258,10 @@ class Experiment:
                 )
 
     def _check_reading(self, name: str, term: Term) -> None:
-        kinds = ["a corpus", "a task"] if isinstance(self.data, TaskData) else ["a task", "a corpus"]
-        if isinstance(term, MaskedLM if kinds[0] == "a corpus" else TaskLoss | TaskTargets):
-            raise UserError(f"the term {name!r} is of {kinds[0]}, the data are of {kinds[1]}: leave it out")
+        of_task = isinstance(self.data, TaskData)
+        if isinstance(term, MaskedLM if of_task else TaskLoss | TaskTargets):
+            other, own = ("a corpus", "a task") if of_task else ("a task", "a corpus")
+            raise UserError(f"the term {name!r} is of {other}, the data are of {own}: leave it out")
         mixed = self.mixed if self._is_mixed(getattr(term, "model", None)) else None
         if getattr(term, "mixed", mixed) != mixed:
             raise UserError(f"the term {name!r} must have the same `mixed` as the view of the model that it scores")

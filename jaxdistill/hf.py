@@ -16,6 +16,7 @@ from jaxdistill.data.vocab import Vocabulary, read_vocabulary, write_tokenizer
 from jaxdistill.errors import UserError
 from jaxdistill.files import read_json, write_json, write_text
 from jaxdistill.hf_families import BERT, Family, family_of
+from jaxdistill.places import local
 
 _OURS = (hf_files.WEIGHTS, "config.json", "README.md", *hf_files.TOKENIZER_FILES)
 
@@ -270,7 +271,7 @@ def write_hf(
     Raises:
       UserError: parameters and config disagree, a number is not finite in `dtype`, or the folder holds something else.
     """
-    folder = pathlib.Path(folder)
+    folder = local(folder)
     if dtype not in ("float32", "float16"):
         raise UserError(f"a folder in {dtype}: choose float32 or float16")
     if vocabulary is not None and vocabulary.size > config.vocab:

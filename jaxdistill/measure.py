@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxdistill import distributed, evaluate_task, manifest, sharding
+from jaxdistill import evaluate_task, manifest, sharding
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.vocab import read_vocabulary
 from jaxdistill.errors import UserError
@@ -104,8 +104,7 @@ def _everywhere(params: Mapping[str, Any]) -> Mapping[str, Any]:
     """Parameters, of several processes on all their devices."""
     if jax.process_count() == 1:
         return params
-    mesh = sharding.make_mesh()
-    return distributed.put(params, jax.tree.map(lambda _: sharding.replicated(mesh), params))
+    return sharding.everywhere(params, sharding.make_mesh())
 
 
 def _spread(batch: int) -> dict[str, Any]:

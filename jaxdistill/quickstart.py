@@ -23,6 +23,7 @@ from jaxdistill.export import export, read_model
 from jaxdistill.fill import fill_in
 from jaxdistill.inputs import read_inputs
 from jaxdistill.model_card import Measured
+from jaxdistill.places import local
 from jaxdistill.report import score_table
 from jaxdistill.step import flops_per_step
 from jaxdistill.train import train
@@ -67,7 +68,7 @@ def quickstart(
       UserError: the workdir holds a quickstart of other options, or the text or teacher can't be used.
     """
     began = time.monotonic()
-    root = pathlib.Path(workdir)
+    root = local(workdir)
     if not 0 < scale < float("inf"):
         raise UserError(f"scale={scale}: it multiplies the steps, so it must be above 0")
     for file in text:

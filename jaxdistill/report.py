@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from jaxdistill.data.lexicon import Lexicon
 from jaxdistill.data.vocab import Vocabulary
 from jaxdistill.data.wordpiece import describe
 from jaxdistill.evaluate import Scores
+from jaxdistill.places import local
 from jaxdistill.speed import BATCH
 from jaxdistill.sweep import Outcome
 from jaxdistill.table import table
@@ -148,7 +148,7 @@ def check_comparison_files(folder: str | os.PathLike) -> None:
     """Raises UserError when `write_comparison` could not write there, or could not draw."""
     picture.check_matplotlib()
     for name in _FILES:
-        files.check_writable(pathlib.Path(folder) / name)
+        files.check_writable(local(folder) / name)
 
 
 def write_comparison(comparison: Comparison, folder: str | os.PathLike) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ def write_comparison(comparison: Comparison, folder: str | os.PathLike) -> tuple
     Returns:
       The names of the files.
     """
-    paths, models = [pathlib.Path(folder) / name for name in _FILES], comparison.models
+    paths, models = [local(folder) / name for name in _FILES], comparison.models
     files.write_json(paths[0], dataclasses.asdict(comparison))
     files.write_text(paths[1], comparison_table(comparison, markdown=True) + "\n")
     accuracy = {name: model.scores.word_accuracy for name, model in models.items() if model.scores}

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxdistill import bert, tree
+from jaxdistill import bert, distributed, tree
 from jaxdistill.errors import UserError
+from jaxdistill.tree import Tree
 
 ORDER = ("vocab", "ffn", "hidden", "positions")
 """Logical axes in the order in which they are tried for sharding; the layer axis never is."""
@@ -42,6 +43,11 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     """The same on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def everywhere(params: Tree, mesh: jax.sharding.Mesh) -> Tree:
+    """A tree that every process has alike, whole on every device of the mesh."""
+    return distributed.put(params, jax.tree.map(lambda _: replicated(mesh), params))
 
 
 def _spec(name: str, shape: tuple[int, ...], size: int) -> PartitionSpec:

@@ -71,9 +71,7 @@ def split_params(experiment: Experiment, params: Mapping[str, Any]) -> tuple[dic
       UserError: a tree that trains has no optimizer.
     """
     trained, frozen = tree.split(params, experiment.trains_name)
-    missing = sorted(set(trained) - set(experiment.optimizers))
-    if missing:
-        raise UserError(f"{', '.join(missing)} train without an optimizer: name one, or have `trains` exclude them")
+    experiment.check_optimizers(trained)  # Only now is it known whether there is a bridge.
     return trained, frozen
 
 

@@ -244,6 +244,8 @@ def test_a_corpus_that_was_altered(refused, altered, tiny_inputs, workdir):
 
 def test_what_is_no_corpus(refused, tiny_inputs, tmp_path):
     refused("vocab", tmp_path / "none", "--out", tmp_path / "v.txt", match="there is no corpus at .*none")
+    for words in (["gs://b/text.txt", "--out", tmp_path / "corpus"], [tiny_inputs.text, "--out", "gs://b/corpus"]):
+        refused("prepare", *words, match="gs://b/.*: this has to be on a disk; `--runner beam`")
     refused(
         "evaluate", tiny_inputs.teacher, "--corpus", tiny_inputs.text, "--length", 16, match="there is no corpus at"
     )

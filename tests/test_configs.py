@@ -180,7 +180,10 @@ def test_what_can_not_train_or_be_scored_is_said_when_the_experiment_is_built(ti
     made = tiny_inputs.experiment(variant="nokd")
     head = dataclasses.replace(made.models["student"], pooler=True, classifier=("a", "b"))
     for changes, match in (
-        ({"trains": (("student/layers/.*", True),)}, r"no rule of `trains` is for student/\S+: end with"),
+        (
+            {"trains": (("student/layers/.*", True),)},
+            r"`trains`: no rule matches the parameter 'student/\S+'; .*; end with",
+        ),
         ({"optimizers": {}}, "student train without an optimizer"),
         ({"models": {"student": head}, "terms": {"task": TaskLoss()}}, "'task' is of a task, the data are of a corpus"),
         ({"data": dataclasses.replace(made.data, cache="folder")}, "a cache needs static masks"),

@@ -16,6 +16,13 @@ from jaxdistill.data.vocab import SPECIALS, Vocabulary
 from jaxdistill.errors import UserError
 
 
+def test_a_bucket_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="gs://bucket/out: this has to be on a disk"):
+        hf.write_hf("gs://bucket/out", OURS, random_params(OURS), WORDS)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_exported_folder_is_complete(tmp_path):
     params = jax.tree.map(jnp.asarray, random_params(OURS))
     hf.write_hf(tmp_path / "out", OURS, params, WORDS, lambda size: f"{size} bytes\n")

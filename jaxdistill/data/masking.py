@@ -75,6 +75,11 @@ class Masking:
         if self.rarity and any(view.cut is None for view in views):
             raise UserError("rarity needs a count for each piece: a view whose words are cut now so, now so, has none")
 
+    def check_static(self) -> None:
+        """Raises UserError when masks change from step to step, so that nothing that reads them can be cached."""
+        if self.static is None:
+            raise UserError("a cache needs static masks, drawn once for each window: give a seed for them")
+
     def scored(self) -> "Masking":
         """BERT's masking of the same rate: what held-out scores are made with, however a model was trained."""
         return Masking(rate=self.rate, predictions=self.predictions)

@@ -129,7 +129,7 @@ def read_glue(name: str, split: str, source: pathlib.Path) -> Examples:
     folder = source / glue.folder if (source / glue.folder).is_dir() else source
     part = part_name(name, split)
     if split == DIAGNOSTIC:
-        folder = next((own for name in ("AX", "diagnostic") if (own := source / name).is_dir()), source)
+        folder = next((inside for inside in (source / "AX", source / "diagnostic") if inside.is_dir()), source)
         path = find_file(folder, ("diagnostic.tsv", "AX.tsv"))
     else:
         path = find_file(folder, (f"{part}.tsv", f"{part}.tsv.gz", f"{part}_*.tsv"))

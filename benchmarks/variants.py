@@ -85,11 +85,11 @@ def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
     return record
 
 
-def interval(values: list[float]) -> str:
+def interval(values: list[float], places: int = 4) -> str:
     """Mean and the half-width of its 95 % t-interval."""
     found = summary(values)
-    half = "(one seed)" if found["interval"] is None else f"± {found['interval']:.4f}"
-    return f"{found['mean']:+.4f} {half}"
+    half = "(one seed)" if found["interval"] is None else f"± {found['interval']:.{places}f}"
+    return f"{found['mean']:+.{places}f} {half}"
 
 
 def report(records: list[dict], base: str) -> None:

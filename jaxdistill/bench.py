@@ -2,13 +2,13 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxdistill import bert, hf, hf_files, hf_names, models
+from jaxdistill import bert, hf, hf_files, hf_names, model_card, models
 from jaxdistill.bert import BertConfig
 from jaxdistill.errors import UserError
 from jaxdistill.export import is_run, read_run
@@ -36,7 +36,8 @@ class Measured:
       source: what was given: a workdir, a folder, a hub id.
       head: what it says of a row: `masked words`, `2 classes`, `a score`, `spans`, or `none`.
       dtype: type of the computation.
-      score: what the run ended with, None when nothing is known that the first score compares with.
+      score: what the run ended with, or its export's model card tells of a task; None when nothing is known that the
+        first score compares with.
       parameters: how many numbers it has.
       megabytes: of its `model.safetensors`; of a run, as float32.
       latency: milliseconds for one row.
@@ -88,8 +89,8 @@ class _Source:
     config: BertConfig
     params: Mapping[str, Any]
     megabytes: float
-    ended: tuple[Any, str, float] | None = None
-    """Of a run: what tells whether others saw the same, the measure, and the score."""
+    ended: tuple[Hashable, str, float] | None = None
+    """What tells whether others saw the same, the measure, and the score."""
 
 
 def bench(
@@ -145,17 +146,24 @@ def bench(
 def _read(source: str) -> _Source:
     if not is_run(source):
         read = _read_folder(source)
-        folder, _ = hf_files.locate(source, read.revision, [hf_files.WEIGHTS, hf_files.INDEX, hf_files.SHARDS])
+        folder, _ = hf_files.locate(
+            source, read.revision, [hf_files.WEIGHTS, hf_files.INDEX, hf_files.SHARDS, model_card.NAME]
+        )
         paths = {stored.path for stored in hf_files.tensors(folder, source)}
-        return _Source(source, read.config, read.params, sum(path.stat().st_size for path in paths) / 1e6)
+        megabytes = sum(path.stat().st_size for path in paths) / 1e6
+        told = model_card.read_scores(folder)
+        ended = told and _ended(told.digest, told.task, told.scores["model"])
+        return _Source(source, read.config, read.params, megabytes, ended)
     run = read_run(source)
-    found, ended, data = models.ended(source, run), None, run.manifest["config"]["data"]
-    if found:
-        key, scores = found
-        name = next(iter(scores)) if "task" in data else "word_accuracy"
-        what = f"{pathlib.Path(data['task']).name}, dev: {name}" if "task" in data else "held-out words right"
-        ended = key, what, scores[name]
+    found, data = models.ended(source, run), run.manifest["config"]["data"]
+    ended = found and _ended(found[0], pathlib.Path(data.get("task", "")).name, found[1])
     return _Source(source, run.config, run.params, 4e-6 * bert.parameter_count(run.config), ended)
+
+
+def _ended(key: Hashable, task: str, scores: Mapping[str, float]) -> tuple[Hashable, str, float]:
+    """A model's headline score, after what it is of."""
+    name = next(iter(scores)) if task else "word_accuracy"
+    return key, f"{task}, dev: {name}" if task else "held-out words right", scores[name]
 
 
 def _read_folder(source: str) -> hf.Pretrained:

@@ -158,7 +158,8 @@ def _measured(workdir: str | os.PathLike, found: Trained) -> Measured | None:
         return None
     data, command = asked["data"], ["jaxdistill", "evaluate", os.fspath(workdir)]
     if "task" in data:
-        return Measured(saved["scores"], f"the dev split of {data['task']}", shlex.join(command))
+        task, digest = pathlib.Path(data["task"]).name, saved["corpus"]
+        return Measured(saved["scores"], f"the dev split of {data['task']}", shlex.join(command), task, digest)
     command += ["--corpus", data["held_out"]]
     return Measured(saved["scores"], f"held-out corpus {saved['corpus'][:12]}", shlex.join(command))
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxdistill.bert import BertConfig, parameter_count
 from jaxdistill.errors import UserError
 from jaxdistill.hf_families import family_of
+
+NAME = "README.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,11 +21,15 @@ class Measured:
       scores: model → measure → value. All models need the same measures.
       on: the text that they were measured on.
       command: prints them again.
+      task: whose examples that was, "" for a corpus.
+      digest: of these examples.
     """
 
     scores: Mapping[str, Mapping[str, float]]
     on: str
     command: str
+    task: str = ""
+    digest: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +96,21 @@ def model_card(facts: Facts) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def read_scores(folder: pathlib.Path) -> Measured | None:
+    """The scores on a task that the model card in a folder tells, if it is one of ours: the model's own alone."""
+    import huggingface_hub  # here: it is slow to import
+
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    told = huggingface_hub.ModelCard.load(path, ignore_metadata_errors=True).data.eval_results or ()
+    ours = [each for each in told if set(each.dataset_args or ()) == {"sha256"}]
+    if not ours:
+        return None
+    scores = {each.metric_type: each.metric_value for each in ours}
+    return Measured({"model": scores}, "", "", ours[0].dataset_name, ours[0].dataset_args["sha256"])
+
+
 class _Use(NamedTuple):
     """What a model is for: the hub's tag, its head, a call of the pipeline of that tag, and what it does."""
 
@@ -122,7 +144,23 @@ def _front_matter(facts: Facts) -> str:
     }
     if facts.base_model is not None and facts.base_revision is not None:
         content["base_model"] = facts.base_model
+    if facts.measured and facts.measured.task and facts.role in facts.measured.scores:
+        content["model-index"] = [{"name": facts.name, "results": [_result(facts, facts.measured)]}]
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in content.items()), "---"])
+
+
+def _result(facts: Facts, measured: Measured) -> dict[str, Any]:
+    """The model's own scores as the hub lists them."""
+    return {
+        "task": {"type": _use(facts.config).tag},
+        "dataset": {
+            "name": measured.task,
+            "type": measured.task,
+            "split": "validation",
+            "args": {"sha256": measured.digest},
+        },
+        "metrics": [{"type": measure, "value": value} for measure, value in measured.scores[facts.role].items()],
+    }
 
 
 def _summary(facts: Facts) -> str:

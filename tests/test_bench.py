@@ -9,7 +9,7 @@ from hf_folders import OURS, WEIGHTS, change_config, change_weights, drop, rando
 
 from jaxdistill import bench, cli, hf
 from jaxdistill.errors import UserError
-from jaxdistill.export import read_run
+from jaxdistill.export import export, read_run
 from jaxdistill.train import train
 
 NONE = dataclasses.replace(OURS, mlm=False)
@@ -148,6 +148,18 @@ def test_only_scores_of_the_same_examples_stand_side_by_side(run, task_run, time
         "three": None,
         "run": None,
     }
+
+
+def test_an_exported_folder_has_the_score_of_its_run(task_run, folders, timed, tmp_path):
+    exports = []
+    for name, digest, score in (("one", "a" * 64, 0.9), ("two", "a" * 64, 0.8), ("three", "b" * 64, 0.7)):
+        export(task_run(name, "sst2", digest, accuracy=score, other=0.1), tmp_path / "out" / name)
+        exports.append(str(tmp_path / "out" / name))
+    (folder := shutil.copytree(folders / "classes", tmp_path / "theirs")).joinpath("README.md").write_text("---\n: [\n")
+    timed({name: [1.0] for name in ("one", "two", "three", "theirs")})
+    found = bench.bench([*exports, str(folder)], scored=True)
+    assert found.measure == "sst2, dev: accuracy"
+    assert [model.score for model in found.models.values()] == [0.9, 0.8, None, None]
 
 
 def test_the_command(run, folders, tmp_path, capsys):

@@ -52,18 +52,48 @@ def test_a_cached_teacher_is_measured(tiny_inputs):
     assert "bytes a position" in table and "| cached |" in table
 
 
-def test_fine_tuning_is_compared_over_seeds_and_goes_on(tiny_inputs, tmp_path):
-    folder = tmp_path / "RTE"
-    folder.mkdir()
+@pytest.fixture
+def rte(tmp_path):
+    """GLUE's folder with eight examples."""
+    folder = tmp_path / "glue" / "RTE"
+    folder.mkdir(parents=True)
     header, row = "index\tsentence1\tsentence2\tlabel\n", "{}\tthe river\ta bridge\t{}\n"
     rows = "".join(row.format(number, ("entailment", "not_entailment")[number % 2]) for number in range(8))
     for split in ("train", "dev"):
         (folder / f"{split}.tsv").write_text(header + rows)
-    given = (str(tiny_inputs.teacher), "--task", "rte", "--source", str(tmp_path), "--length", "24", "--seeds", "1")
+    return folder.parent
+
+
+def test_fine_tuning_is_compared_over_seeds_and_goes_on(tiny_inputs, rte, tmp_path):
+    given = (str(tiny_inputs.teacher), "--task", "rte", "--source", str(rte), "--length", "24", "--seeds", "1")
     out = tmp_path / "runs.jsonl"
     table = run("finetune.py", *given, "--out", str(out), smoke=False)
     assert "| jaxdistill | 1 |" in table and "| transformers | 1 |" in table
     lines = out.read_text()
     assert len(lines.splitlines()) == 2
     run("finetune.py", *given, "--out", str(out), smoke=False)
+    assert out.read_text() == lines
+
+
+def test_students_of_several_stages_are_compared_and_a_finished_one_is_not_run_again(tiny_inputs, rte, tmp_path):
+    out, bert = tmp_path / "runs.jsonl", tiny_inputs.teacher
+    chain = (
+        f"teacher: finetune --model {bert}",
+        f"inside: tinybert_task --stage 1 --teacher {{teacher}} --student {bert}",
+        "plain: tinybert_task --stage 2 --teacher {teacher} --student {inside}",
+    )
+    given = ("--task", "rte", "--source", str(rte), "--seeds", "0", "1", "--out", str(out))
+    after = ("--workdir", str(tmp_path / "runs"), "--", "--epochs", "1", "--length", "24", "--batch", "8")
+    table = run("students.py", *chain, *given, *after, smoke=False)
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(r["contestant"], r["seed"], bool(r["scores"])) for r in records] == [
+        (name, seed, name != "inside") for seed in (0, 1) for name in ("teacher", "inside", "plain")
+    ]
+    assert "| inside |" not in table and f"| plain | {records[0]['parameters']:,} | 2 |" in table
+    share = sum(r["scores"]["accuracy"] for r in records if r["contestant"] == "plain") / sum(
+        r["scores"]["accuracy"] for r in records if r["contestant"] == "teacher"
+    )
+    assert f"{share:.1%}" in table
+    lines = out.read_text()
+    assert run("students.py", *chain, *given, *after, smoke=False) == table[table.index("\nrte\n") :]
     assert out.read_text() == lines

@@ -95,6 +95,17 @@ def test_the_hub_reads_the_card():
     assert data.base_model == "owner/teacher" and data.pipeline_tag == "fill-mask"
 
 
+def test_the_hub_reads_what_the_model_scored_on_a_task():
+    rows = {"student": {"f1": 0.875, "accuracy": 0.75}, "teacher": {"f1": 0.9, "accuracy": 0.8}}
+    measured = Measured(rows, "the dev split of mrpc", "jaxdistill evaluate RUN", "mrpc", "ab" * 32)
+    card = model_card(dataclasses.replace(BARE, measured=measured))
+    found = huggingface_hub.ModelCard(card).data.eval_results
+    assert [(each.metric_type, each.metric_value) for each in found] == [("f1", 0.875), ("accuracy", 0.75)]
+    assert {(each.task_type, each.dataset_name, each.dataset_split) for each in found} == {
+        ("fill-mask", "mrpc", "validation")
+    }
+
+
 def test_a_folder_is_no_base_model_of_the_hub():
     card = model_card(dataclasses.replace(FULL, base_model="/models/mine", base_revision=None))
     assert "base_model" not in front_matter(card)

@@ -12,7 +12,7 @@ from jaxdistill import step as steps
 from jaxdistill.attention import attention_kernel
 from jaxdistill.chips import matmul_rate
 from jaxdistill.errors import UserError
-from jaxdistill.experiment import Experiment
+from jaxdistill.experiment import Experiment, TaskData
 from jaxdistill.inputs import Inputs, check_held_out
 from jaxdistill.task_inputs import TaskInputs
 
@@ -105,8 +105,10 @@ def describe(experiment: Experiment, inputs: Inputs | TaskInputs, mesh: jax.shar
     micro, flops, device = run.micro_batch * mesh.size, steps.flops_per_step(experiment), mesh.devices.flat[0]
     lines.append(
         f"  {mesh.size} x {device.device_kind} (data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}), {micro} rows at "
-        f"a time, {flops / 1e12:.3g} TFLOP a step"
+        f"a time, {flops / 1e12:.3g} TFLOP a step{' of full rows' if isinstance(data, TaskData) else ''}"
     )
+    if isinstance(data, TaskData):
+        return lines  # its rows are as long as their text: what full ones take is no bound
     rate = matmul_rate(device, next(iter(experiment.models.values())).dtype) * _apart(mesh)
     least = flops * experiment.steps / rate
     if least >= _SHORT:

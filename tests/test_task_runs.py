@@ -190,13 +190,15 @@ def test_the_student_starts_from_the_first_layers_of_the_pre_trained_model(tasks
 
 
 @pytest.mark.filterwarnings("ignore:.*has no weights for")
-def test_a_sweep_names_the_best_and_goes_on_where_it_was_stopped(tasks, tiny_inputs, tmp_path, capsys):
+def test_a_sweep_names_the_best_and_goes_on_where_it_was_stopped(tasks, tiny_inputs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jaxdistill.resolve.matmul_rate", lambda device, dtype: 1.0)
     given = asked(tasks) | {"batch": "8", "length": "24", "epochs": "15", "model": str(tiny_inputs.teacher)}
     options = [f"--{name}={value}" for name, value in given.items()]
     command = ["finetune", "finetune", *options, f"--workdir={tmp_path / 'runs'}", "--seeds=2", "--devices=1"]
     command += ["--grid", "learning-rate=1e-6,1e-2"]
     assert cli.main(command) == 0
     printed = capsys.readouterr().out
+    assert "TFLOP a step of full rows" in printed and "takes at least" not in printed, "rows are mostly shorter"
     results = json.loads((tmp_path / "runs" / "results.json").read_text())
     assert [outcome["setting"] for outcome in results] == [{"learning-rate": "1e-6"}, {"learning-rate": "1e-2"}]
     assert [len(outcome["scores"]["accuracy"]) for outcome in results] == [2, 2]

@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("model")
     parser.add_argument("--task", default="mrpc")
     parser.add_argument("--source", default="")
-    parser.add_argument("--examples", type=int, default=0, help="train on the first so many; 0 takes all")
+    parser.add_argument("--examples", type=int, default=0, help="train on only so many; 0 takes all")
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--learning-rate", type=float, default=5e-5)

@@ -22,7 +22,7 @@ def config(
     source: Annotated[str, "the folder with the task's files; empty takes them from the hub"] = "",
     columns: Annotated[str, "of your file: first=...,second=...,label=...,kind=classes|score"] = "",
     dev: Annotated[str, "your file to score on"] = "",
-    examples: Annotated[int, "train on the first so many examples; 0 takes all"] = 0,
+    examples: Annotated[int, "train on only so many of the examples, always the same; 0 takes all"] = 0,
     length: Annotated[int, "pieces in a row, at most"] = 128,
     stride: Annotated[int, "of questions: pieces from one window to the next; 0 takes 128, or half of the length"] = 0,
     revision: Annotated[str | None, "the hub's branch, tag or commit of the model"] = None,

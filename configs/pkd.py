@@ -23,6 +23,7 @@ def config(
     columns: Annotated[str, "of your file: first=...,second=...,label=...,kind=classes|score"] = "",
     dev: Annotated[str, "your file to score on"] = "",
     augmented: Annotated[str, "a folder that `jaxdistill augment` made, to train on"] = "",
+    examples: Annotated[int, "train on only so many of the examples, always the same; 0 takes all"] = 0,
     length: Annotated[int, "pieces in a row, at most"] = 128,
     stride: Annotated[int, "of questions: pieces from one window to the next; 0 takes 128, or half of the length"] = 0,
     student: Annotated[str, "start from this model instead of the first layers of `base`: a folder or hub id"] = "",
@@ -32,7 +33,9 @@ def config(
         Literal["skip", "last", "none"], "the teacher's layers that are followed; none is plain distillation", "Method"
     ] = "skip",
     alpha: Annotated[float, "weight of the soft targets; the right answers have 1 - alpha"] = 0.5,
-    beta: Annotated[float, "weight of the patience; the authors' code's is (student layers - 1) x width larger"] = 1.0,
+    beta: Annotated[
+        float, "weight of the patience: the authors' over (student layers - 1) x width, 3,840 for half a BERT-base"
+    ] = 1.0,
     temperature: Annotated[float, "of the soft targets"] = 5.0,
     normalised: Annotated[bool, "compare the directions of [CLS] states"] = True,
     dropout: Annotated[float, "the student's dropout rate"] = 0.1,
@@ -41,6 +44,7 @@ def config(
     epochs: Annotated[float, "passes over the examples"] = 4.0,
     learning_rate: Annotated[float, "peak learning rate"] = 2e-5,
     warmup: Annotated[float, "share of the steps with a rising learning rate"] = 0.1,
+    weight_decay: Annotated[float, "weight decay; DistilBERT's second distillation has 0"] = 0.01,
     seed: Annotated[int, "of the new head, the order and the dropout"] = 0,
 ) -> Experiment:
     """Patient distillation on a task: soft targets, right answers, and the teacher's [CLS] states on the way.
@@ -78,6 +82,7 @@ def config(
         columns=columns,
         dev=dev,
         augmented=augmented,
+        examples=examples,
         stride=stride,
     )
     return Experiment(
@@ -91,7 +96,7 @@ def config(
         },
         start={"student": start, "teacher": FromHuggingFace(teacher, whole=True)},
         terms={name: term for name, term in terms.items() if term.weight},
-        optimizers={"student": Optimizer("adamw", learning_rate, warmup)},
+        optimizers={"student": Optimizer("adamw", learning_rate, warmup, weight_decay=weight_decay)},
         steps=updates(data, epochs),
         trains=(("teacher/.*", False), (".*", True)),
         seed=seed,

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -247,6 +248,7 @@ def _views(
     lengths = [length for length in lengths if length < config.positions] + [config.positions]
     allowed = np.arange(config.vocab) < vocabulary.size
     allowed[list(vocabulary.specials)] = False
+    allowed[[place for place, piece in enumerate(vocabulary.pieces) if re.fullmatch(r"\[.+\]", piece)]] = False
     buckets = np.searchsorted(lengths, sizes)
     for bucket in np.unique(buckets):
         length = lengths[bucket]

@@ -1,11 +1,21 @@
 """The shape of a BERT."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from jaxdistill.errors import UserError
 
 SCORE = "score"
 """The name of the only class of a classifier that gives a score."""
+
+
+def match(classes: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Where each of the wanted classes is among others, by name or else by name in any case; None if not all are."""
+    for spelled in (str, str.casefold):
+        names, asked = [spelled(name) for name in classes], [spelled(name) for name in wanted]
+        if sorted(set(names)) == sorted(asked) and len(names) == len(asked):
+            return [names.index(name) for name in asked]
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

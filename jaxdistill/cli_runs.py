@@ -32,6 +32,7 @@ def _cache_where(
 def _sweep_where(
     workdir: Annotated[str, "the folder of all runs and of results.json", "The runs"],
     seeds: Annotated[int, "how many seeds, from 0 on"] = 1,
+    accept: Annotated[str, "what may differ from runs in the workdir: config,data,versions, or one of them"] = "",
 ):
     """Where the runs of a sweep live."""
 
@@ -128,18 +129,20 @@ def cache(arguments: Sequence[str]) -> None:
 
 def finetune(arguments: Sequence[str]) -> None:
     """Trains a config over seeds and a grid of its knobs, and says which setting is best."""
+    from jaxdistill.sweep import read_grid, sweep
+
     own, grid = _without_grid(arguments)
-    asked = _asked("finetune", FINETUNE, _sweep_where, own)
+    values = read_grid(grid)
+    some = [f"--{name}={each[0]}" for name, each in values.items()]
+    asked = _asked("finetune", FINETUNE, _sweep_where, [*own, *some])
     if asked is None:
         return
     from jaxdistill.report import sweep_table
-    from jaxdistill.sweep import read_grid, sweep
 
     _, where = asked
     if where["seeds"] < 1:
         raise UserError(f"--seeds {where['seeds']}: give at least 1")
-    given = {word.partition("=")[0].replace("_", "-").removeprefix("--") for word in own if word.startswith("--")}
-    values = read_grid(grid)
+    given = {knobs.spelled(word) for word in own if word.startswith("--")}
     for name in ("seed", *values):
         if name in given or name in ("workdir", "seeds"):
             raise UserError(f"--{name}: seeds are --seeds N, and a knob is either in the grid or beside it")
@@ -148,6 +151,7 @@ def finetune(arguments: Sequence[str]) -> None:
         where["workdir"],
         seeds=where["seeds"],
         grid=values,
+        accept=_accepted(where["accept"]),
         command=shlex.join(["jaxdistill", "finetune", *arguments]),
     )
     if outcomes:
@@ -158,7 +162,12 @@ def _without_grid(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments but for `--grid WORD WORD ...`, and those words."""
     own, grid, inside = [], [], False
     for word in arguments:
-        inside = word == "--grid" or (inside and not word.startswith("--"))
-        if word != "--grid":
+        name, equals, value = word.partition("=")
+        inside = name == "--grid" or (inside and not word.startswith("--"))
+        if name != "--grid":
             (grid if inside else own).append(word)
+        elif equals:
+            grid.append(value)
+    if not grid and any(word.partition("=")[0] == "--grid" for word in arguments):
+        raise UserError("--grid needs knobs with their values: --grid learning-rate=5e-5,2e-5 batch=16,32")
     return own, grid

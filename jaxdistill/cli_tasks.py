@@ -90,7 +90,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--out", required=True, metavar="FOLDER", help="the folder to make")
     made.add_argument("--copies", type=at_least(1), help="of each text (default: the paper's for the task, or 20)")
     made.add_argument("--seed", type=at_least(0), default=0, help="of the draws (default 0)")
-    made.add_argument("--examples", type=at_least(1), help="augment the first so many only")
+    made.add_argument("--examples", type=at_least(1), help="augment only so many of the examples")
 
 
 def _add_task(made: argparse.ArgumentParser, required: bool = False) -> None:
@@ -159,6 +159,8 @@ def _predict(options: argparse.Namespace) -> None:
     model = _model(options, options.models[0])
     if options.split is not None:
         data = model.data
+        if not data.task:
+            raise UserError(f"{options.models[0]} does not tell whose {options.split} split: name the --task")
         examples = read_examples(data.task, options.split, data.source, data.columns, data.dev)
         found, count = predict_split(model, examples, batch=options.batch), len(examples)
     else:
@@ -184,6 +186,8 @@ def _submit(options: argparse.Namespace) -> None:
 
     if options.split is None or options.input is not None:
         raise UserError("--out is for GLUE's server, which wants a test split: give --split test, and no --input")
+    if not options.out.endswith(".zip"):
+        raise UserError(f"--out {options.out}: GLUE's server takes a .zip file")
     check_writable(options.out)
     for name in options.models:
         place, task = _named(options, name)
@@ -212,16 +216,14 @@ def _model(options: argparse.Namespace, name: str):
 
 
 def _augment(options: argparse.Namespace) -> None:
-    import numpy as np
-
     from jaxdistill.augment import augment
     from jaxdistill.export import read_model
-    from jaxdistill.task_inputs import read_examples
+    from jaxdistill.task_inputs import read_examples, some
 
     examples = read_examples(options.task, "train", **_asked(options, "source", "columns", "dev"))
     whole = examples.digest
     if options.examples is not None:
-        examples = examples.take(np.arange(min(options.examples, len(examples))))
+        examples = some(examples, options.examples)
     model = read_model(options.model)
     how = {"glove": options.glove, "copies": options.copies, "seed": options.seed, "source": whole}
     count = augment(examples, model, options.out, **how)

@@ -111,7 +111,7 @@ def read_json(path: str | os.PathLike) -> Any:
       UserError: it is missing or is not JSON.
     """
     try:
-        return json.loads(place(path).read_bytes().decode())
+        return json.loads(place(path).read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

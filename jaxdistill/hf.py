@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from jaxdistill import bert, hf_files, hf_names, tree
 from jaxdistill.bert import BertConfig
+from jaxdistill.bert_config import match
 from jaxdistill.data.vocab import Vocabulary, read_vocabulary, write_tokenizer
 from jaxdistill.errors import UserError
 from jaxdistill.files import read_json, write_json, write_text
@@ -139,7 +140,8 @@ def read_hf(
         if family.names[ours] not in stored and copy in stored:
             stored[family.names[ours]] = stored.pop(copy)
     classes = _classes(folder) if config.classifier else ()
-    if set(classes) != set(config.classifier):
+    order = match(classes, config.classifier)
+    if order is None:
         stored = {name: tensor for name, tensor in stored.items() if not name.startswith("classifier.")}
     fresh = tuple(
         head
@@ -155,7 +157,6 @@ def read_hf(
     aside = _check_names(source, config, family, expected, stored)
     flat = _load(source, config, family, expected, stored)
     if config.classifier and "classifier" not in fresh:
-        order = [classes.index(name) for name in config.classifier]
         flat |= {name: flat[name][..., order] for name in ("classifier/kernel", "classifier/bias")}
     params = tree.unflatten(flat)
     if fresh:

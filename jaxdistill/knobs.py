@@ -99,7 +99,7 @@ def parse(function: Callable, arguments: Sequence[str]) -> dict[str, Any]:
     rest = list(arguments)
     while rest:
         head, equals, value = rest.pop(0).partition("=")
-        option = head.replace("_", "-")
+        option = "--" + spelled(head)
         if not head.startswith("--"):
             raise UserError(f"unexpected argument {head!r}: knobs are written --name value")
         if option not in options:
@@ -122,6 +122,12 @@ def parse(function: Callable, arguments: Sequence[str]) -> dict[str, Any]:
     if missing:
         raise UserError("missing: " + "; ".join(f"{knob.option} {shape(knob.type)} ({knob.help})" for knob in missing))
     return values
+
+
+def spelled(option: str) -> str:
+    """A knob's name as options spell it: `--learning_rate`, `lr=2e-5` and `learning-rate` are `learning-rate`."""
+    name = option.partition("=")[0].removeprefix("--").replace("_", "-")
+    return {"lr": "learning-rate"}.get(name, name)
 
 
 def join(*functions: Callable) -> Callable[..., list[dict[str, Any]]]:
@@ -319,5 +325,5 @@ def _show(value: Any) -> str:
 
 
 def _nearest(name: str, names) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f": did you mean {close[0]}?" if close else f": there are {', '.join(names)}"

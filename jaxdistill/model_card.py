@@ -98,12 +98,16 @@ def model_card(facts: Facts) -> str:
 
 def read_scores(folder: pathlib.Path) -> Measured | None:
     """The scores on a task that the model card in a folder tells, if it is one of ours: the model's own alone."""
-    import huggingface_hub  # here: it is slow to import
-
     path = folder / NAME
     if not path.is_file():
         return None
-    told = huggingface_hub.ModelCard.load(path, ignore_metadata_errors=True).data.eval_results or ()
+    import huggingface_hub  # here: it is slow to import
+    import yaml
+
+    try:
+        told = huggingface_hub.ModelCard.load(path, ignore_metadata_errors=True).data.eval_results or ()
+    except (ValueError, TypeError, yaml.YAMLError):  # not written by us, and no matter
+        return None
     ours = [each for each in told if set(each.dataset_args or ()) == {"sha256"}]
     if not ours:
         return None

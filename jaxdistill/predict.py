@@ -1,5 +1,6 @@
 """What a fine-tuned model says of texts: class and probabilities, score, or answer; and for GLUE's server."""
 
+import dataclasses
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from jaxdistill.evaluate_task import predict as numbers_of
 from jaxdistill.task_inputs import read_examples
 from jaxdistill.task_model import TaskModel
 from jaxdistill.tasks.glue import DIAGNOSTIC
-from jaxdistill.tasks.lines import read_texts, unlabelled
+from jaxdistill.tasks.lines import read_texts, settle, unlabelled
 from jaxdistill.tasks.rows import cut_rows
 from jaxdistill.tasks.spans import select
 from jaxdistill.tasks.submission import part_of, write_submission
@@ -31,7 +32,11 @@ def predict_lines(
     Raises:
       UserError: a line is not as it should be; what was before its block has been predicted.
     """
-    texts = read_texts(lines, model.task, where)
+    lines = iter(lines)
+    first = list(itertools.islice(lines, 1))
+    task = settle(model.task, first[0][1] if first else "")
+    model = dataclasses.replace(model, task=task)
+    texts = read_texts(itertools.chain(first, lines), task, where)
     while block := list(itertools.islice(texts, BLOCK)):
         yield from predict(model, unlabelled(model.task, block), batch=batch)
 

@@ -3,11 +3,11 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 
-from jaxdistill import files, signals
+from jaxdistill import files, knobs, signals
 from jaxdistill.errors import Diverged, UserError
 from jaxdistill.experiment import Experiment
 from jaxdistill.places import place
@@ -48,13 +48,15 @@ def read_grid(words: Sequence[str]) -> dict[str, list[str]]:
     grid: dict[str, list[str]] = {}
     for word in words:
         name, _, values = word.partition("=")
-        name = name.replace("_", "-")
+        name = knobs.spelled(name)
         listed = values.split(",")
         if not name or "" in listed or name in grid or len(set(listed)) < len(listed):
             raise UserError(f"--grid {word}: write each knob once, with its values: learning-rate=5e-5,2e-5")
         grid[name] = listed
     if "seed" in grid:
         raise UserError("--grid seed=...: seeds are --seeds")
+    if other := {"task", "source", "columns", "dev"} & set(grid):
+        raise UserError(f"--grid {min(other)}=...: scores of other examples do not compare; one sweep for each task")
     return grid
 
 
@@ -65,6 +67,7 @@ def sweep(
     seeds: int,
     grid: Mapping[str, Sequence[str]],
     notify: Callable[[str], None] = print,
+    accept: Collection[str] = ("versions",),
     command: str = "",
 ) -> list[Outcome]:
     """Trains every setting with every seed; run again, it goes on with what is missing.
@@ -75,6 +78,7 @@ def sweep(
       seeds: how many, from 0 on.
       grid: values to try, by knob.
       notify: is told, a line at a time, what happens.
+      accept: what may differ from the runs in the workdir, as of `train`.
       command: the command line that asks for this.
 
     Returns:
@@ -103,7 +107,8 @@ def sweep(
         notify(f"{name or experiment.name}, seed {seed}:")
         before = found.get(number, Outcome(setting, {}, ()))
         try:
-            result = train(experiment, folder, notify=notify, command=command, programs=workdir / "programs")
+            how = {"accept": accept, "command": command, "programs": workdir / "programs"}
+            result = train(experiment, folder, notify=notify, **how)
         except Diverged as error:
             notify(f"diverged: {error}")
             found[number] = dataclasses.replace(before, diverged=before.diverged + 1)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxdistill.bert_config import SCORE, BertConfig
+from jaxdistill.bert_config import SCORE, BertConfig, match
 from jaxdistill.errors import UserError
 from jaxdistill.tasks.task import Task
 
@@ -29,15 +29,39 @@ def with_head(shape: BertConfig, task: Task, pooling: str = "") -> BertConfig:
     )
 
 
+def respell(config: BertConfig, task: Task) -> BertConfig:
+    """A fitting model's shape with its classes spelled as the task does, in the model's order."""
+    if not task.labels:
+        return config
+    return dataclasses.replace(
+        config, classifier=tuple(task.labels[at] for at in match(task.labels, config.classifier))
+    )
+
+
 def check_head(config: BertConfig, task: Task, where: str) -> None:
     """Raises UserError when a model has another head than a task needs, or other classes."""
     if config.spans != (task.kind == "spans") or not (config.spans or config.classifier):
         raise UserError(f"{where} has no head for {task.name}, a task of {task.kind}: fine-tune it for that")
-    if not config.spans and set(config.classifier) != set(task.labels or (SCORE,)):
+    if not config.spans and match(config.classifier, task.labels or (SCORE,)) is None:
         raise UserError(
             f"{where} tells {', '.join(config.classifier)} apart, but {task.name} is of "
             f"{', '.join(task.labels) or 'a score'}: name like classes alike, in id2label of its config.json"
         )
+
+
+def task_of(config: BertConfig, name: str = "", pair: bool = False) -> Task:
+    """The task that a head alone tells of: its classes, a score or spans; not whose examples.
+
+    Args:
+      config: the model's shape.
+      name: what the task is called.
+      pair: it is of two texts; spans always are.
+    """
+    if config.spans:
+        return Task(name, "spans", (), ("f1", "exact"), pair=True)
+    if config.classifier == (SCORE,):
+        return Task(name, "score", (), ("pearson", "spearman"), pair)
+    return Task(name, "classes", config.classifier, ("accuracy", "macro_f1"), pair)
 
 
 def check_pooling(pooling: str, task: Task) -> None:

@@ -16,8 +16,10 @@ from jaxdistill.errors import UserError
 from jaxdistill.experiment import TaskData
 from jaxdistill.export import is_run, read_run
 from jaxdistill.hf import find_tokenizer, heads_of, read_hf, read_task_config
-from jaxdistill.task_head import check_head
-from jaxdistill.tasks.read import find_task
+from jaxdistill.task_head import check_head, respell
+from jaxdistill.task_head import task_of as of_head
+from jaxdistill.tasks.read import TASKS, find_task
+from jaxdistill.tasks.tables import parse_columns
 from jaxdistill.tasks.task import Task
 
 
@@ -29,7 +31,7 @@ class TaskModel:
       config: its shape, with the task's head. The classes are in the head's order, which need not be the task's.
       params: its parameters.
       vocabulary: its vocabulary.
-      task: what it is fine-tuned for.
+      task: what it is fine-tuned for; without a name where only the head tells.
       data: where examples of the task are, and how they are cut; of its vocabulary alone.
     """
 
@@ -71,7 +73,7 @@ def read_task_model(
 
     Args:
       source: a run's workdir, of which the newest checkpoint is read, or a Hugging Face folder or hub id.
-      task: as of `read.find_task`; "" is the run's own.
+      task: as of `read.find_task`; "" is the run's own, or what the head tells where no file of it is here.
       role: which model of a run; its student, or its only one, when None.
       length: pieces in a row, at most; when None the run's, or what the folder's tokenizer says (`model_max_length`).
       where: `source`, `columns` and `dev`, as of `TaskData`. For its own task, a run knows those that are left out.
@@ -86,8 +88,6 @@ def read_task_model(
         config, params, vocabulary = found.config, found.params, found.vocabulary
         data = _data(source, found.manifest["config"]["data"], found.role, task, where)
     else:
-        if not task:
-            raise UserError(f"{source} is no run, which would know its task: name one with --task")
         config = read_task_config(source)
         read = read_hf(source, fresh_heads=False, **heads_of(config))
         if read.vocabulary is None:
@@ -97,11 +97,17 @@ def read_task_model(
         most = min(_max_length(folder), config.positions)
         data = TaskData(task, {"model": folder}, {"model": View("model")}, 32, most, **where)
     data = dataclasses.replace(data, length=length or data.length)
-    data.check()
+    if data.task:
+        data.check()
     if data.length > config.positions:
         raise UserError(f"{source} has {config.positions} positions: choose a --length of at most that")
-    made = find_task(data.task, data.columns)
-    check_head(config, made, os.fspath(source))
+    if task or data.task in TASKS or pathlib.Path(data.task).is_file():
+        made = find_task(data.task, data.columns)
+        check_head(config, made, os.fspath(source))
+        config = respell(config, made)
+    else:
+        stem = pathlib.Path(data.task).name.removesuffix(".gz").rpartition(".")[0]
+        made = of_head(config, stem, bool(parse_columns(data.columns).second))
     return TaskModel(config, params, vocabulary, made, data)
 
 

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+import shutil
 import sys
 import zipfile
 
@@ -22,8 +23,9 @@ from jaxdistill.data.vocab import SPECIALS, Vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Run
 from jaxdistill.hf import write_hf
+from jaxdistill.initial import FromHuggingFace
 from jaxdistill.task_head import with_head
-from jaxdistill.task_inputs import read_examples
+from jaxdistill.task_inputs import read_examples, some
 from jaxdistill.tasks.augmented import EXAMPLES
 from jaxdistill.tasks.lines import unlabelled
 from jaxdistill.tasks.read import find_task
@@ -171,6 +173,48 @@ def test_classes_of_lines_are_those_of_transformers(said, models):
     assert len({row["label"] for row in found}) == 2, "the texts are told apart"
 
 
+def test_without_a_task_the_head_says_what_is_predicted(said, refused, models):
+    """Of classes, a score or spans; the first line tells whether the texts are single ones."""
+    for name, lines in (
+        ("sst2", TEXTS),
+        ("mrpc", ["\t".join(pair) for pair in PAIRS]),
+        ("stsb", [json.dumps({"first": one, "second": two}) for one, two in PAIRS]),
+        ("squad2", [f"who sat?\t{CONTEXT}"]),
+    ):
+        alone, told = (
+            objects(said("predict", models[name], *task, "--batch", 4, lines=lines)) for task in ((), ("--task", name))
+        )
+        assert alone == told
+    refused(
+        "predict", models["sst2"], lines=b"a\nb\tc\n", match="line 2 has a tab, but what stands before it is of one"
+    )
+    assert said("predict", models["sst2"]) == ""
+
+
+def test_one_text_may_be_json_which_can_hold_any_character(said, models):
+    text = "slow\nboats\tis"
+    found = objects(said("predict", models["sst2"], "--task", "sst2", lines=[json.dumps({"text": text}), "{text}"]))
+    agree(found, labels_of(models["sst2"], [text, "{text}"]))
+
+
+def test_classes_in_capitals_are_the_task_s(said, models, glue, tmp_path):
+    folder = shutil.copytree(models["sst2"], tmp_path / "shouted")
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {number: name.upper() for number, name in config["id2label"].items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    asked = ("--task", "sst2", "--batch", 4)
+    assert said("predict", folder, *asked, lines=TEXTS) == said("predict", models["sst2"], *asked, lines=TEXTS)
+    shown = [said("evaluate", place, *asked, "--source", glue) for place in (folder, models["sst2"])]
+    assert re.findall(r"\d+\.\d+%?", shown[0]) == re.findall(r"\d+\.\d+%?", shown[1]) != []
+    made = knobs.load("pkd")(teacher=str(folder), task="sst2", source=str(glue), length=24, layers="none")
+    assert made.models["teacher"].classifier == ("negative", "positive")
+    kernels = [
+        FromHuggingFace(str(place), whole=True)(made.models["teacher"], jax.random.key(0))["classifier"]["kernel"]
+        for place in (folder, models["sst2"])
+    ]
+    assert np.array_equal(*kernels)
+
+
 def test_pairs_have_a_tab_between_them_or_are_json(said, models):
     pairs = [*PAIRS, ("two\nlines\t", "b")]
     lines = ["\t".join(pair) for pair in PAIRS]
@@ -295,7 +339,8 @@ def test_a_submission_holds_every_task_that_a_model_is_named_for(said, models, g
         (["sst2=sst2", "mnli=mnli"], "several models are for a submission"),
         (["sst2=sst2", "--split", "dev", "--input", "x"], "give one of them"),
         (["sst2=sst2", "--input", "x"], "x does not exist"),
-        (["sst2", "--split", "test"], "sst2 is no run, which would know its task"),
+        (["sst2", "--split", "test"], "sst2 does not tell whose test split: name the --task"),
+        (["sst2=sst2", "--split", "test", "--out", "o.tsv"], "--out o.tsv: GLUE's server takes a .zip"),
         (["sst2", "--task", "sst2", "--length", "25"], "sst2 has 24 positions: choose a --length"),
     ],
 )
@@ -377,8 +422,9 @@ def test_augment_writes_copies_of_the_training_examples(said, refused, models, g
     rows = [json.loads(line) for line in (tmp_path / "more" / EXAMPLES).read_text().splitlines()]
     first = [(row["first"], row["label"]) for row in rows if "." not in row["id"]]
     labels = ("negative", "positive")
-    expected = [line.split("\t") for line in SST2.splitlines()[1:4]]
-    assert first == [(text, labels[int(number)]) for text, number in expected] and len(rows) > 3
+    chosen = some(read_examples("sst2", "train", str(glue)), 3)
+    assert first == [(text, labels[number]) for text, number in zip(chosen.first, chosen.labels, strict=True)]
+    assert len(rows) > 3
     refused("augment", *options, "--no-glove", match="more exists already")
 
 

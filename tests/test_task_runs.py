@@ -17,7 +17,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.experiment import Run
 from jaxdistill.export import export, read_run
 from jaxdistill.sweep import read_grid
-from jaxdistill.task_inputs import read_examples, read_task_inputs, updates
+from jaxdistill.task_inputs import read_examples, read_task_inputs, some, updates
 from jaxdistill.tasks.read import read_split
 from jaxdistill.terms import Patience
 from jaxdistill.train import train
@@ -215,6 +215,18 @@ def test_without_a_dev_split_a_tenth_is_set_aside(tasks, teacher):
     assert updates(data, 2.0) == 2 * -(-len(parts[0]) // 4)
 
 
+def test_fewer_examples_are_of_all_classes_and_always_the_same(tasks, teacher, tmp_path):
+    """Files may be sorted by class, as IMDb's are."""
+    rows = "".join(f"row {number}\t{'good' if number < 50 else 'bad'}\n" for number in range(100))
+    (tmp_path / "sorted.tsv").write_text("sentence\tlabel\n" + rows)
+    data = make("finetune", model=str(teacher), task=str(tmp_path / "sorted.tsv"), examples=30, length=24).data
+    found = read_task_inputs(data).examples
+    assert len(found) == 30 and 5 < np.sum(found.labels == 0) < 25
+    assert list(found.ids) == sorted(found.ids, key=int) == list(some(read_examples(data.task, "train"), 30).ids)
+    assert set(found.ids) > set(some(read_examples(data.task, "train"), 20).ids)
+    assert len(some(found, 1000)) == 30
+
+
 @pytest.mark.parametrize(
     ("words", "match"),
     [
@@ -222,11 +234,20 @@ def test_without_a_dev_split_a_tenth_is_set_aside(tasks, teacher):
         (["alpha=1,1"], "write each knob once"),
         (["alpha=1", "alpha=2"], "write each knob once"),
         (["seed=1,2"], "seeds are --seeds"),
+        (["lr=1,2", "learning_rate=1"], "write each knob once"),
+        (["task=sst2,mrpc"], "scores of other examples do not compare"),
     ],
 )
 def test_a_bad_grid_is_refused(words, match):
     with pytest.raises(UserError, match=match):
         read_grid(words)
+
+
+def test_a_required_knob_may_be_in_the_grid(tasks, tiny_inputs, tmp_path, capsys):
+    given = [f"--{name}={value}" for name, value in (asked(tasks) | {"length": 24}).items()]
+    grid = ["--grid", f"model={tiny_inputs.teacher}", "lr=1e-3,1e-2"]
+    assert cli.main(["finetune", "finetune", *given, f"--workdir={tmp_path / 'runs'}", "--seeds=0", *grid]) == 2
+    assert "--seeds 0: give at least 1" in capsys.readouterr().err
 
 
 def test_hidden_states_of_all_positions_are_computed_anew(tasks, teacher, tiny_inputs):
@@ -265,7 +286,13 @@ def test_a_setting_that_diverges_is_noted_and_the_others_go_on(tasks, tiny_input
     assert "1 diverged" in printed and "best by accuracy: " in printed and "learning-rate=1e-3/seed-0" in printed
     results = json.loads((tmp_path / "runs" / "results.json").read_text())
     assert [outcome["diverged"] for outcome in results] == [1, 0] and results[0]["scores"] == {}
-    for more, match in ((["--seed", "3"], "--seed: seeds are"), (["--grid", "epochs=1,2"], "--epochs: seeds are")):
+    for more, match in (
+        (["--seed", "3"], "--seed: seeds are"),
+        (["--grid", "epochs=1,2"], "--epochs: seeds are"),
+        (["--grid"], "--grid needs knobs with their values"),
+        (["--grid=lr"], "write each knob once"),
+        (["--accept=all", "--grid=lr=1e-3"], "--accept all: there are"),
+    ):
         assert cli.main([*command, *more]) == 2
         assert match in capsys.readouterr().err
 

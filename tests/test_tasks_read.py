@@ -118,7 +118,7 @@ def test_broken_lines_are_left_out_of_qqps_training_file_alone(tmp_path):
 
 
 def test_folders_that_are_not_there(tmp_path):
-    with pytest.raises(UserError, match=r"does not exist: name a folder of sst2's files, hub or tfds"):
+    with pytest.raises(UserError, match=r"does not exist: as --source, name a folder of sst2's files"):
         read_split("sst2", "dev", str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"has no dev.tsv or dev.tsv.gz or dev_\*.tsv, only nothing"):
         read_split("sst2", "dev", str(tmp_path))

@@ -46,6 +46,10 @@ def test_squads_files(tmp_path):
         (squad_file(asked(), asked()), "question q1 is there twice"),
         (squad_file(), "holds no questions"),
         (squad_file({"id": "q1", "question": "Who?"}), "is not laid out as SQuAD's files are .KeyError: 'answers'"),
+        (squad_file(asked(question=None)), "is not laid out as SQuAD's files are"),
+        (squad_file(asked(question=5)), "is not laid out as SQuAD's files are"),
+        (squad_file(asked(answers=[("cat", "4")])), "is not laid out as SQuAD's files are"),
+        (squad_file(asked(answers=[(4, 4)])), "is not laid out as SQuAD's files are"),
         ('["data"]', "is not laid out as SQuAD's files are"),
         ("{", "is not a JSON file"),
     ],
@@ -54,3 +58,9 @@ def test_what_is_wrong_with_a_file_of_squad(text, message, tmp_path):
     (tmp_path / "dev-v1.1.json").write_text(text)
     with pytest.raises(UserError, match=message):
         read_split("squad", "dev", str(tmp_path))
+
+
+def test_half_a_surrogate_and_a_byte_order_mark_do_no_harm(tmp_path):
+    text = squad_file(asked(question="Who \ud800?"))
+    (tmp_path / "dev-v1.1.json").write_bytes(b"\xef\xbb\xbf" + text.encode("utf-8", "surrogatepass"))
+    assert read_split("squad", "dev", str(tmp_path)).questions == ("Who \ufffd?",)

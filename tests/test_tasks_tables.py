@@ -84,6 +84,14 @@ def test_classes_in_alphabetical_order_and_scores(tmp_path):
     ("name", "text", "message"),
     [
         ("a.tsv", "sentence\tlabel\na\tx\nb\tx\n", "'label' is 'x' in all rows: a task needs two classes"),
+        ("a.tsv", "", "a.tsv holds no examples: it needs a line for each, after one with the columns' names"),
+        ("a.tsv", "sentence\tlabel\n", "holds no examples"),
+        (
+            "a.tsv",
+            "sentence\tlabel\n" + "".join(f"a\t{number / 7}\n" for number in range(30)),
+            "'label' has 30 values in 30 rows: a score to be foretold is asked for with columns kind=score",
+        ),
+        ("a.jsonl", "[" * 100_000, "line 1 is not JSON"),
         ("a.tsv", "text\tlabel\na\tx\nb\ty\n", "has no column 'sentence', only 'text', 'label'.*first="),
         ("a.csv", 'sentence,label\na "b",x\n"c,y\n', "a.csv, line 3 is not CSV"),
         ("a.csv", "sentence,label\na,b,x\n", "a.csv, line 2 has 3 fields where 2 are expected"),
@@ -105,6 +113,12 @@ def test_what_is_wrong_with_a_users_own_file(name, text, message, tmp_path):
         read_split(str(path), "train")
 
 
+def test_a_long_field_is_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"sentence,label\n{'long ' * 40_000},x\nb,y\n")
+    assert len(read_split(str(path), "train").first[0]) == 200_000
+
+
 def test_csv_lines_are_counted_over_quoted_newlines(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('a,b\n"1\n2",x\n\n3\n')
@@ -117,6 +131,11 @@ def test_columns_as_users_write_them():
     assert parse_columns("first=a b, kind = score,id=n") == Columns("a b", id="n", kind="score")
     for text in ("sentence", "first=", "third=x"):
         with pytest.raises(UserError, match=r"is not NAME=COLUMN with one of first, second, label, id, kind"):
+            parse_columns(text)
+    with pytest.raises(UserError, match=r"first is given twice"):
+        parse_columns("first=a,first=b")
+    for text in ("first=a,second=a", "first=label"):
+        with pytest.raises(UserError, match=r"name one column twice"):
             parse_columns(text)
     with pytest.raises(UserError, match=r"kind=spans is neither"):
         parse_columns("kind=spans")

@@ -87,7 +87,13 @@ def read_augmented(folder: str | os.PathLike, task: Task, *, vocabulary: str = "
     if not (folder / NAME).is_file():
         raise UserError(f"{folder} holds no augmented examples: make them with `jaxdistill augment`")
     facts = files.read_json(folder / NAME)
-    made = Task(**facts["task"] | {name: tuple(facts["task"][name]) for name in ("labels", "metrics")})
+    try:
+        made = Task(**facts["task"] | {name: tuple(facts["task"][name]) for name in ("labels", "metrics")})
+        facts["vocabulary"], facts["source"], facts["sha256"]
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / NAME} is damaged ({error}): make the folder again with `jaxdistill augment`"
+        ) from None
     if (made.name, made.kind, made.pair, sorted(made.labels)) != (task.name, task.kind, task.pair, sorted(task.labels)):
         raise UserError(
             f"{folder} was augmented for {_says(made)}, not for {_says(task)}: augment the examples of this task"

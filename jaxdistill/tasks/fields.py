@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import pathlib
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -61,6 +63,11 @@ def _decoded(line: bytes, number: int) -> str:
     return line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r")
 
 
+def clean(text: str) -> str:
+    """The text with U+FFFD for an unpaired surrogate, which JSON can hold and UTF-8 can't; no character moves."""
+    return text if text.isascii() else re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
 def read_fields(path: pathlib.Path) -> Fields:
     """Reads a .tsv, .csv or .jsonl file, or one with .gz after that.
 
@@ -102,6 +109,7 @@ def read_csv(path: pathlib.Path) -> Fields:
     Raises:
       UserError: a row has more or fewer fields than the header, two columns have one name, or a quote is astray.
     """
+    csv.field_size_limit(sys.maxsize)
     reader = csv.reader((line + "\n" for _, line in read_lines(path)), strict=True)
     try:
         header = _header(next(reader, []), path)
@@ -123,7 +131,7 @@ def read_jsonl(path: pathlib.Path) -> Fields:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise UserError(f"{path}, line {number} is not JSON ({error}): write one object per line") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number} is not a JSON object: write one object per line")

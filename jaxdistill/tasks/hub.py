@@ -21,13 +21,14 @@ def is_dataset(folder: pathlib.Path) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in patterns)
 
 
-def read_hub(name: str, split: str, folder: pathlib.Path | None = None) -> Examples | Questions:
+def read_hub(name: str, split: str, source: str = "") -> Examples | Questions:
     """Reads a split with `datasets`.
 
     Args:
       name: a task of GLUE, `imdb`, `squad` or `squad2`.
       split: which part of it.
-      folder: a local data set; the hub's, or its copy in the cache, where this is None.
+      source: a local data set's folder or another id of the hub; the task's own on the hub, or its copy in the
+        cache, where this is "".
 
     Raises:
       UserError: the data set or the split can't be had, or it is not what the task needs.
@@ -35,9 +36,9 @@ def read_hub(name: str, split: str, folder: pathlib.Path | None = None) -> Examp
     import datasets  # here: slow to import, and most runs read local files
 
     part = _part(name, split)
-    spec, config = str(folder or HUB.get(name, "nyu-mll/glue")), _glue(name, split) if name in GLUE else None
+    spec, config = source or HUB.get(name, "nyu-mll/glue"), _glue(name, split) if name in GLUE else None
     try:
-        if folder is not None and (folder / "dataset_dict.json").is_file():
+        if pathlib.Path(spec, "dataset_dict.json").is_file():
             table = datasets.load_from_disk(spec)[part]
         else:
             table = datasets.load_dataset(spec, config, split=part)

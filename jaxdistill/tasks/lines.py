@@ -1,6 +1,8 @@
 """Lines of text to predict something of: a text each, or two."""
 
+import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
@@ -25,6 +27,7 @@ def read_texts(lines: Iterable[tuple[int, str]], task: Task, where: str) -> Iter
     """The texts of each line, as many as an example of the task has.
 
     Of two, there is a tab between them, or the line is JSON: `first` and `second`, for spans `question` and `context`.
+    One text may be JSON too: {"text": "..."}.
 
     Args:
       lines: numbered lines.
@@ -37,16 +40,17 @@ def read_texts(lines: Iterable[tuple[int, str]], task: Task, where: str) -> Iter
     names = ("question", "context") if task.kind == "spans" else ("first", "second") if task.pair else ("text",)
     for number, line in lines:
         place = f"{where}, line {number}"
-        texts = _of_json(line, names, place) if task.pair and _is_json(line) else tuple(line.split("\t"))
+        texts = _of_json(line, names, place) if _is_json(line, task.pair) else tuple(line.split("\t"))
         if len(texts) > 1 and not task.pair:
-            raise UserError(f"{place} has a tab, but {task.name} is of one text a line: write a space instead")
+            of = task.name or "what stands before it"
+            raise UserError(f"{place} has a tab, but {of} is of one text a line: write a space instead")
         if not line.strip():
             raise UserError(f"{place} is empty: there must be a text in every line")
         if len(texts) != len(names):
             wanted = json.dumps(dict.fromkeys(names, "..."))
             raise UserError(
-                f"{place} has {len(texts) - 1 or 'no'} tabs: {task.name} is of {' and '.join(names)}, with one tab "
-                f"between them, or as JSON: {wanted}"
+                f"{place} has {len(texts) - 1 or 'no'} tabs: {task.name or 'the task'} is of {' and '.join(names)}, "
+                f"with one tab between them, or as JSON: {wanted}"
             )
         for name, text in zip(names, texts, strict=True):
             if not text.strip():
@@ -62,9 +66,18 @@ def unlabelled(task: Task, texts: Sequence[tuple[str, ...]]) -> Examples | Quest
     return Examples(task, "given", ids, columns[0], columns[1] if task.pair else None, labels=None)
 
 
-def _is_json(line: str) -> bool:
-    """Whether a line is meant as JSON, which has no tab of its own where a program wrote it."""
-    return line.startswith("{") and "\t" not in line
+def settle(task: Task, line: str) -> Task:
+    """A task without a name, of which the model's head alone tells, with one text or two as its first line has."""
+    if task.name or task.kind == "spans":
+        return task
+    return dataclasses.replace(task, pair="\t" in line or (_is_json(line, True) and '"second"' in line))
+
+
+def _is_json(line: str, pair: bool) -> bool:
+    """Whether a line is meant as JSON, which has no tab of its own where a program wrote it; texts may have braces."""
+    if not line.startswith("{") or "\t" in line:
+        return False
+    return pair or re.match(r'\{\s*"text"\s*:\s*"', line) is not None
 
 
 def _of_json(line: str, names: Sequence[str], place: str) -> tuple[str, ...]:

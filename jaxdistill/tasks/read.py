@@ -48,8 +48,8 @@ def read_split(name: str, split: str, source: str = "", columns: str = "", dev: 
     Args:
       name: as of `find_task`.
       split: one of `splits_of(name)`.
-      source: where a task of `TASKS` is: a folder of its own files or of `datasets`; "" or "hub" for the hub;
-        "tfds" for `tensorflow-datasets`.
+      source: where a task of `TASKS` is: a folder of its own files or of `datasets`; "" or "hub" for the hub, or
+        "hf:OWNER/NAME" for a copy there with the same columns; "tfds" for `tensorflow-datasets`.
       columns: which columns of a user's own files hold what, as in `tables.parse_columns`.
       dev: the dev file of a user's own.
 
@@ -67,13 +67,15 @@ def read_split(name: str, split: str, source: str = "", columns: str = "", dev: 
         raise UserError(f"columns and a dev file are for files of your own: {name} has its own")
     if source == "tfds":
         return read_tfds(name, split)
-    if source in ("", "hub"):
-        return read_hub(name, split)
+    if source in ("", "hub") or source.startswith("hf:"):
+        return read_hub(name, split, source.removeprefix("hub").removeprefix("hf:"))
     folder = pathlib.Path(source)
     if not folder.exists():
-        raise UserError(f"{source} does not exist: name a folder of {name}'s files, hub or tfds")
+        raise UserError(
+            f"{folder.absolute()} does not exist: as --source, name a folder of {name}'s files, hf:OWNER/NAME or tfds"
+        )
     if is_dataset(folder):
-        return read_hub(name, split, folder)
+        return read_hub(name, split, source)
     if name in GLUE:
         return read_glue(name, split, folder)
     return read_squad(name, split, folder) if name in SQUAD else read_imdb(split, folder)

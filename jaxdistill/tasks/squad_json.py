@@ -1,12 +1,13 @@
 """SQuAD 1.1 (arXiv 1606.05250) and 2.0 (arXiv 1806.03822), and their JSON files."""
 
+import operator
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from jaxdistill import files
 from jaxdistill.errors import UserError
-from jaxdistill.tasks.fields import find_file
+from jaxdistill.tasks.fields import clean, find_file
 from jaxdistill.tasks.task import Questions, Task
 
 SQUAD = {
@@ -95,8 +96,8 @@ def _questions(content: dict) -> Iterator[Question]:
                 answers = [] if asked.get("is_impossible") else asked["answers"]
                 yield Question(
                     str(asked["id"]),
-                    asked["question"],
-                    paragraph["context"],
-                    tuple(answer["text"] for answer in answers),
-                    tuple(answer["answer_start"] for answer in answers),
+                    clean(asked["question"]),
+                    clean(paragraph["context"]),
+                    tuple(clean(answer["text"]) for answer in answers),
+                    tuple(operator.index(answer["answer_start"]) for answer in answers),
                 )

@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import pathlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -12,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from jaxdistill.errors import UserError
-from jaxdistill.tasks.fields import read_fields
+from jaxdistill.tasks.fields import clean, read_fields
 from jaxdistill.tasks.task import Examples, Task
+
+MANY = 20
+"""So many classes are never taken for scores."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,19 @@ def parse_columns(text: str) -> Columns:
     Raises:
       UserError: it is not written so.
     """
-    columns = Columns()
+    columns, given = Columns(), set()
     names = [field.name for field in fields(Columns)]
     for part in filter(None, text.split(",")):
         name, _, column = (word.strip() for word in part.partition("="))
         if name not in names or not column:
             raise UserError(f"columns: {part!r} is not NAME=COLUMN with one of {', '.join(names)} as NAME")
+        if name in given:
+            raise UserError(f"columns: {name} is given twice")
+        given.add(name)
         columns = replace(columns, **{name: column})
+    used = [column for column in (columns.first, columns.second, columns.label, columns.id) if column]
+    if len(set(used)) < len(used):
+        raise UserError(f"columns: {', '.join(used)} name one column twice: each holds one thing")
     if columns.kind not in ("classes", "score"):
         raise UserError(f"columns: kind={columns.kind} is neither kind=classes nor kind=score")
     return columns
@@ -63,7 +71,15 @@ def table_task(path: pathlib.Path, columns: Columns) -> Task:
     pair = bool(columns.second)
     if columns.kind == "score":
         return Task(name, "score", metrics=("pearson", "spearman"), pair=pair)
-    labels = sorted({_label(row, columns.label, f"{path}, line {number}") for number, row in read_fields(path)})
+    found = [_label(row, columns.label, f"{path}, line {number}") for number, row in read_fields(path)]
+    labels = sorted(set(found))
+    if not labels:
+        raise UserError(f"{path} holds no examples: it needs a line for each, after one with the columns' names")
+    if len(labels) > max(MANY, len(found) / 2):
+        raise UserError(
+            f"{path}: {columns.label!r} has {len(labels):,} values in {len(found):,} rows: a score to be foretold is "
+            "asked for with columns kind=score; if these are classes, join the rare ones"
+        )
     if len(labels) < 2:
         raise UserError(f"{path}: {columns.label!r} is {' '.join(labels)!r} in all rows: a task needs two classes")
     with contextlib.suppress(ValueError):
@@ -138,11 +154,10 @@ def _value(row: Mapping[str, Any], column: str, place: str) -> Any:
 
 
 def _text(row: Mapping[str, Any], column: str, place: str) -> str:
-    """A text; an unpaired surrogate, which JSON can hold and UTF-8 can't, becomes U+FFFD."""
     text = _value(row, column, place)
     if not isinstance(text, str):
         raise UserError(f"{place}: {column!r} is {json.dumps(text)}, not text: mend or drop the row")
-    return text if text.isascii() else re.sub("[\ud800-\udfff]", "\ufffd", text)
+    return clean(text)
 
 
 def _label(row: Mapping[str, Any], column: str, place: str) -> str:

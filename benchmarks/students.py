@@ -20,6 +20,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 
 import numpy as np
 from lines import add_line, finished
@@ -68,24 +69,42 @@ def run_one(name: str, command: str, seed: int, options: argparse.Namespace) -> 
     }
 
 
+def percent(shares: Iterable[float]) -> str:
+    """Mean and half-width of its 95 % t-interval, in percent."""
+    about = summary([100 * share for share in shares])
+    return f"{about['mean']:.1f}" + ("" if about["interval"] is None else f" ± {about['interval']:.1f}")
+
+
+def overview(found: dict[str, dict[str, dict[int, dict]]], measures: dict[str, list[str]], teacher: str) -> None:
+    """Prints the first measure of every task side by side, and the share of the teacher's, averaged over tasks."""
+    names = dict.fromkeys(name for by in found.values() for name in by)
+    headline = {
+        task: {name: [record["scores"][measures[task][0]] for record in by.values()] for name, by in own.items()}
+        for task, own in found.items()
+    }
+    heads = " | ".join(f"{task}, {measures[task][0]}" for task in found)
+    print(f"\n| contestant | {heads} | of {teacher}'s |\n" + "|---" * (len(found) + 2) + "|")
+    for name in names:
+        cells = [percent(own[name]) if name in own else "" for own in headline.values()]
+        kept = [np.mean(own[name]) / np.mean(own[teacher]) for own in headline.values() if {name, teacher} <= set(own)]
+        print(f"| {name} | " + " | ".join(cells) + f" | {f'{np.mean(kept):.1%}' if kept else ''} |")
+
+
 def report(records: list[dict], base: str, teacher: str) -> None:
-    """Prints a table for each task; stages without a score are left out."""
+    """Prints a table for each task, and one of all; stages without a score are left out."""
     scored = [record for record in records if record["scores"]]
-    for task in dict.fromkeys(record["task"] for record in scored):
-        found: dict[str, dict[int, dict]] = {}
-        for record in scored:
-            if record["task"] == task:
-                found.setdefault(record["contestant"], {})[record["seed"]] = record
-        measures = list(next(iter(found[next(iter(found))].values()))["scores"])
-        heads = " | ".join([*measures, f"− {base}", f"of {teacher}'s", "minutes"])
-        print(f"\n{task}\n\n| contestant | parameters | seeds | {heads} |\n" + "|---" * (len(measures) + 6) + "|")
-        headline = {name: {seed: r["scores"][measures[0]] for seed, r in by.items()} for name, by in found.items()}
+    everything: dict[str, dict[str, dict[int, dict]]] = {}
+    for record in scored:
+        everything.setdefault(record["task"], {}).setdefault(record["contestant"], {})[record["seed"]] = record
+    measures = {record["task"]: list(record["scores"]) for record in scored}
+    for task, found in everything.items():
+        heads = " | ".join([*measures[task], f"− {base}", f"of {teacher}'s", "minutes"])
+        print(f"\n{task}\n\n| contestant | parameters | seeds | {heads} |\n" + "|---" * (len(measures[task]) + 6) + "|")
+        headline = {
+            name: {seed: r["scores"][measures[task][0]] for seed, r in by.items()} for name, by in found.items()
+        }
         for name, by in found.items():
-            cells = []
-            for measure in measures:
-                about = summary([record["scores"][measure] for record in by.values()])
-                half = "" if about["interval"] is None else f" ± {100 * about['interval']:.1f}"
-                cells.append(f"{100 * about['mean']:.1f}{half}")
+            cells = [percent(record["scores"][measure] for record in by.values()) for measure in measures[task]]
             paired = [100 * (headline[name][s] - headline[base][s]) for s in by if s in headline.get(base, ())]
             cells.append(interval(paired, 1) if paired and name != base else "")
             means = {who: np.mean(list(headline[who].values())) for who in (name, teacher) if who in headline}
@@ -93,6 +112,8 @@ def report(records: list[dict], base: str, teacher: str) -> None:
             minutes = summary([record["seconds"] / 60 for record in by.values()])["median"]
             one = next(iter(by.values()))
             print(f"| {name} | {one['parameters']:,} | {len(by)} | " + " | ".join(cells) + f" | {minutes:.1f} |")
+    if len(everything) > 1:
+        overview(everything, measures, teacher)
 
 
 def main() -> None:

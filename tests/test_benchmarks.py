@@ -97,3 +97,7 @@ def test_students_of_several_stages_are_compared_and_a_finished_one_is_not_run_a
     lines = out.read_text()
     assert run("students.py", *chain, *given, *after, smoke=False) == table[table.index("\nrte\n") :]
     assert out.read_text() == lines
+    other = [dict(record, task="mnli", scores={"accuracy": 0.5}) for record in records if record["scores"]]
+    out.write_text(lines + "".join(f"{json.dumps(record)}\n" for record in other))
+    *_, teacher, plain = run("students.py", "--report", "--out", str(out), smoke=False).splitlines()
+    assert teacher.endswith("| 50.0 ± 0.0 | 100.0% |") and plain.endswith(f"| 50.0 ± 0.0 | {(share + 1) / 2:.1%} |")

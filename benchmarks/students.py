@@ -14,7 +14,6 @@ differences to `--base`.
 """
 
 import argparse
-import dataclasses
 import pathlib
 import shlex
 import shutil
@@ -23,12 +22,10 @@ import time
 from collections.abc import Iterable
 
 import numpy as np
+import runs
 from lines import add_line, finished
-from variants import interval
 
-from jaxdistill import knobs
 from jaxdistill.bert import parameter_count
-from jaxdistill.experiment import Run
 from jaxdistill.export import export
 from jaxdistill.tasks.scores import summary
 from jaxdistill.train import train
@@ -42,11 +39,8 @@ def run_one(name: str, command: str, seed: int, options: argparse.Namespace) -> 
         config, *words = shlex.split(command.format(seed=seed, **exports))
     except KeyError as error:
         sys.exit(f"{name}: no earlier contestant is called {error} and was exported in {folder}/exports")
-    made = knobs.load(config)
-    joined = knobs.join(made, Run)
     asked = [*words, *options.knobs, "--task", options.task, "--source", options.source, "--seed", str(seed)]
-    values, run = joined(**knobs.parse(joined, asked))
-    experiment = dataclasses.replace(made(**values), run=Run(**run))
+    experiment = runs.experiment(config, asked)
     workdir, began = folder / f"{name}-{seed}", time.perf_counter()
     programs = folder / "programs" / name
     result = train(experiment, workdir, notify=lambda line: print(line, file=sys.stderr), programs=programs)
@@ -106,7 +100,7 @@ def report(records: list[dict], base: str, teacher: str) -> None:
         for name, by in found.items():
             cells = [percent(record["scores"][measure] for record in by.values()) for measure in measures[task]]
             paired = [100 * (headline[name][s] - headline[base][s]) for s in by if s in headline.get(base, ())]
-            cells.append(interval(paired, 1) if paired and name != base else "")
+            cells.append(runs.interval(paired, 1) if paired and name != base else "")
             means = {who: np.mean(list(headline[who].values())) for who in (name, teacher) if who in headline}
             cells.append(f"{means[name] / means[teacher]:.1%}" if len(means) == 2 else "")
             minutes = summary([record["seconds"] / 60 for record in by.values()])["median"]
@@ -127,10 +121,7 @@ def main() -> None:
     parser.add_argument("--base", default="plain", help="what the differences are to (default plain)")
     parser.add_argument("--teacher", default="teacher", help="what the retention is of (default teacher)")
     parser.add_argument("--report", action="store_true", help="print the tables of the finished runs, train nothing")
-    own, shared = sys.argv[1:], []
-    if "--" in own:
-        at = own.index("--")
-        own, shared = own[:at], own[at + 1 :]
+    own, shared = runs.split(sys.argv[1:])
     options = parser.parse_args(own)
     options.knobs = shared
     if not options.report:

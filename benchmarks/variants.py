@@ -18,6 +18,7 @@ import shutil
 import sys
 
 import numpy as np
+import runs
 from lines import add_line, finished
 
 from jaxdistill import knobs
@@ -25,11 +26,9 @@ from jaxdistill.bert import parameter_count
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.vocab import read_vocabulary
 from jaxdistill.evaluate import score
-from jaxdistill.experiment import Run
 from jaxdistill.export import read_model
 from jaxdistill.inputs import read_inputs
 from jaxdistill.metrics import read_lines
-from jaxdistill.tasks.scores import summary
 from jaxdistill.train import train
 
 MEASURES = ("piece_accuracy", "word_accuracy", "word_nats")
@@ -42,11 +41,9 @@ def contestant_arguments(contestant: str, seed: int, shared: list[str], variants
 
 
 def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
-    config = knobs.load(options.config)
-    joined = knobs.join(config, Run)
-    variants = "variant" in inspect.signature(config).parameters
-    values, run = joined(**knobs.parse(joined, contestant_arguments(contestant, seed, options.knobs, variants)))
-    experiment = dataclasses.replace(config(**values), run=Run(**run))
+    variants = "variant" in inspect.signature(knobs.load(options.config)).parameters
+    arguments = contestant_arguments(contestant, seed, options.knobs, variants)
+    experiment = runs.experiment(options.config, arguments)
     workdir = pathlib.Path(options.workdir) / f"{re.sub('[:,/]', '_', contestant)}-{seed}"
     if not train(experiment, workdir, notify=lambda line: print(line, file=sys.stderr)).finished:
         sys.exit("stopped: run the same command again to continue")
@@ -85,13 +82,6 @@ def run_one(contestant: str, seed: int, options: argparse.Namespace) -> dict:
     return record
 
 
-def interval(values: list[float], places: int = 4) -> str:
-    """Mean and the half-width of its 95 % t-interval."""
-    found = summary(values)
-    half = "(one seed)" if found["interval"] is None else f"± {found['interval']:.{places}f}"
-    return f"{found['mean']:+.{places}f} {half}"
-
-
 def report(records: list[dict], base: str) -> None:
     contestants = list(dict.fromkeys(record["contestant"] for record in records))
     by = {(record["contestant"], record["seed"]): record for record in records}
@@ -111,7 +101,7 @@ def report(records: list[dict], base: str) -> None:
                     if (base, seed) in by
                 ]
                 cells += [f"{np.mean(list(own.values())):.4f}"]
-                cells += ["" if contestant == base or not paired else interval(paired)]
+                cells += ["" if contestant == base or not paired else runs.interval(paired)]
             minutes = np.mean([by[contestant, seed]["seconds"] for seed in seeds]) / 60
             print(f"| {contestant} | {len(seeds)} | " + " | ".join(cells) + f" | {minutes:.1f} |")
 
@@ -150,10 +140,7 @@ def main() -> None:
     parser.add_argument("--base", default="nokd", help="what the differences are to (default nokd)")
     parser.add_argument("--keep", action="store_true", help="keep the workdirs of scored runs")
     parser.add_argument("--report", action="store_true", help="print the tables of the finished runs, train nothing")
-    own, shared = (sys.argv[1:], [])
-    if "--" in own:
-        at = own.index("--")
-        own, shared = own[:at], own[at + 1 :]
+    own, shared = runs.split(sys.argv[1:])
     options = parser.parse_args(own)
     options.knobs = shared
     if not options.report:

@@ -146,13 +146,12 @@ def bench(
 def _read(source: str) -> _Source:
     if not is_run(source):
         read = _read_folder(source)
-        folder, _ = hf_files.locate(
-            source, read.revision, [hf_files.WEIGHTS, hf_files.INDEX, hf_files.SHARDS, model_card.NAME]
-        )
+        wanted = (hf_files.WEIGHTS, hf_files.INDEX, hf_files.SHARDS, model_card.NAME)
+        folder, _ = hf_files.locate(source, read.revision, wanted)
         paths = {stored.path for stored in hf_files.tensors(folder, source)}
         megabytes = sum(path.stat().st_size for path in paths) / 1e6
         told = model_card.read_scores(folder)
-        ended = told and _ended(told.digest, told.task, told.scores["model"])
+        ended = told and _ended(*told)
         return _Source(source, read.config, read.params, megabytes, ended)
     run = read_run(source)
     found, data = models.ended(source, run), run.manifest["config"]["data"]

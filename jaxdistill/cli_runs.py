@@ -133,8 +133,8 @@ def finetune(arguments: Sequence[str]) -> None:
 
     own, grid = _without_grid(arguments)
     values = read_grid(grid)
-    some = [f"--{name}={each[0]}" for name, each in values.items()]
-    asked = _asked("finetune", FINETUNE, _sweep_where, [*own, *some])
+    first = [f"--{name}={each[0]}" for name, each in values.items()]
+    asked = _asked("finetune", FINETUNE, _sweep_where, [*own, *first])
     if asked is None:
         return
     from jaxdistill.report import sweep_table

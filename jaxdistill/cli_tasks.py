@@ -27,6 +27,7 @@ A line is a text. For a task of two it has a tab between them, or is {"first": "
 squad2 the two are {"question": "...", "context": "..."}. In squad2 the answer is "" where no_answer is above 0.
 Of a split, each with its id:
   jaxdistill predict RUN --split dev
+Without --task, a folder's head tells its classes, and the first line whether there are two texts.
 For GLUE's server, as many tasks in one file as there are models; a run knows its task, TASK=FOLDER says it of a folder:
   jaxdistill predict RUN RUN sst2=FOLDER --split test --source GLUE --out submission.zip"""
 
@@ -218,12 +219,12 @@ def _model(options: argparse.Namespace, name: str):
 def _augment(options: argparse.Namespace) -> None:
     from jaxdistill.augment import augment
     from jaxdistill.export import read_model
-    from jaxdistill.task_inputs import read_examples, some
+    from jaxdistill.task_inputs import read_examples, sample
 
     examples = read_examples(options.task, "train", **_asked(options, "source", "columns", "dev"))
     whole = examples.digest
     if options.examples is not None:
-        examples = some(examples, options.examples)
+        examples = sample(examples, options.examples)
     model = read_model(options.model)
     how = {"glove": options.glove, "copies": options.copies, "seed": options.seed, "source": whole}
     count = augment(examples, model, options.out, **how)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import safetensors
 
+from jaxdistill import manifest
 from jaxdistill.errors import UserError
 from jaxdistill.files import read_json, settle
 
@@ -44,9 +45,9 @@ def locate(source: str | os.PathLike, revision: str | None, patterns: Sequence[s
     if path.is_dir():
         if revision is not None:
             raise UserError(f"{source} is a folder, which has no revision {revision!r}: leave the revision out")
-        if (path / "experiment.json").is_file():
+        if (path / manifest.NAME).is_file():
             raise UserError(f"{source} is a run, no model yet: `jaxdistill export {source} --out FOLDER` makes one")
-        if (path / "results.json").is_file() and (path / "seed-0").is_dir():
+        if (path / "seed-0" / manifest.NAME).is_file():
             raise UserError(f"{source} holds the runs of a sweep: name one of them, such as {path / 'seed-0'}")
         return path, None
     if path.exists():

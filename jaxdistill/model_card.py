@@ -96,8 +96,8 @@ def model_card(facts: Facts) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def read_scores(folder: pathlib.Path) -> Measured | None:
-    """The scores on a task that the model card in a folder tells, if it is one of ours: the model's own alone."""
+def read_scores(folder: pathlib.Path) -> tuple[str, str, dict[str, float]] | None:
+    """The examples' digest, the task and the model's scores, if a folder's model card is one of ours and tells them."""
     path = folder / NAME
     if not path.is_file():
         return None
@@ -112,7 +112,7 @@ def read_scores(folder: pathlib.Path) -> Measured | None:
     if not ours:
         return None
     scores = {each.metric_type: each.metric_value for each in ours}
-    return Measured({"model": scores}, "", "", ours[0].dataset_name, ours[0].dataset_args["sha256"])
+    return ours[0].dataset_args["sha256"], ours[0].dataset_name, scores
 
 
 class _Use(NamedTuple):

@@ -4,7 +4,7 @@ import dataclasses
 
 from jaxdistill.bert_config import SCORE, BertConfig, match
 from jaxdistill.errors import UserError
-from jaxdistill.tasks.task import Task
+from jaxdistill.tasks.task import Task, own_task
 
 
 def with_head(shape: BertConfig, task: Task, pooling: str = "") -> BertConfig:
@@ -49,19 +49,17 @@ def check_head(config: BertConfig, task: Task, where: str) -> None:
         )
 
 
-def task_of(config: BertConfig, name: str = "", pair: bool = False) -> Task:
+def head_task(config: BertConfig, path: str = "", pair: bool = False) -> Task:
     """The task that a head alone tells of: its classes, a score or spans; not whose examples.
 
     Args:
       config: the model's shape.
-      name: what the task is called.
+      path: the user's own training file, which need not be there; "" where none is known.
       pair: it is of two texts; spans always are.
     """
     if config.spans:
-        return Task(name, "spans", (), ("f1", "exact"), pair=True)
-    if config.classifier == (SCORE,):
-        return Task(name, "score", (), ("pearson", "spearman"), pair)
-    return Task(name, "classes", config.classifier, ("accuracy", "macro_f1"), pair)
+        return Task("", "spans", (), ("f1", "exact"), pair=True)
+    return own_task(path, () if config.classifier == (SCORE,) else config.classifier, pair)
 
 
 def check_pooling(pooling: str, task: Task) -> None:

@@ -72,7 +72,7 @@ def read_task_inputs(data: TaskData, split: str = "train") -> TaskInputs:
         pieces = vocabularies["teacher"].digest if "teacher" in vocabularies else ""
         examples = _augmented(_stamp(data.augmented), data.augmented, examples.task, pieces, examples.digest)
     if data.examples and split == "train":
-        examples = some(examples, data.examples)
+        examples = sample(examples, data.examples)
     if split == "train" and (examples.answers if isinstance(examples, Questions) else examples.labels) is None:
         raise UserError(f"the training examples of {data.task} have no labels")
     rows = {
@@ -134,7 +134,7 @@ def _augmented(stamp: object, folder: str, task: Task, vocabulary: str, source: 
 
 
 @functools.lru_cache(maxsize=1)
-def some(examples: Examples | Questions, count: int) -> Examples | Questions:
+def sample(examples: Examples | Questions, count: int) -> Examples | Questions:
     """At most so many of the examples, always the same, in their order: drawn, for a file may be sorted by class."""
     drawn = np.argsort(uniform(draw(key(0, "examples"), np.arange(len(examples)))), kind="stable")
     return examples.take(np.sort(drawn[:count]))

@@ -16,8 +16,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.experiment import TaskData
 from jaxdistill.export import is_run, read_run
 from jaxdistill.hf import find_tokenizer, heads_of, read_hf, read_task_config
-from jaxdistill.task_head import check_head, respell
-from jaxdistill.task_head import task_of as of_head
+from jaxdistill.task_head import check_head, head_task, respell
 from jaxdistill.tasks.read import TASKS, find_task
 from jaxdistill.tasks.tables import parse_columns
 from jaxdistill.tasks.task import Task
@@ -106,8 +105,7 @@ def read_task_model(
         check_head(config, made, os.fspath(source))
         config = respell(config, made)
     else:
-        stem = pathlib.Path(data.task).name.removesuffix(".gz").rpartition(".")[0]
-        made = of_head(config, stem, bool(parse_columns(data.columns).second))
+        made = head_task(config, data.task, bool(parse_columns(data.columns).second))
     return TaskModel(config, params, vocabulary, made, data)
 
 

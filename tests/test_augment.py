@@ -233,6 +233,11 @@ def test_an_augmented_folder_of_anything_else_is_refused(tmp_path):
         read_augmented(folder, SENTIMENT, source=SINGLES.take(np.arange(2)).digest)
     with pytest.raises(UserError, match="holds no augmented examples"):
         read_augmented(tmp_path, SENTIMENT)
+    (tmp_path / "odd").mkdir()
+    for content in ("{}", "[]", '{"task": {"name": "sst2"}}'):
+        (tmp_path / "odd" / NAME).write_text(content)
+        with pytest.raises(UserError, match="is damaged"):
+            read_augmented(tmp_path / "odd", SENTIMENT)
     text = (folder / EXAMPLES).read_text()
     (folder / EXAMPLES).write_text(text.replace("house", "horse", 1))
     with pytest.raises(UserError, match="missing or damaged"):

@@ -25,7 +25,7 @@ from jaxdistill.experiment import Run
 from jaxdistill.hf import write_hf
 from jaxdistill.initial import FromHuggingFace
 from jaxdistill.task_head import with_head
-from jaxdistill.task_inputs import read_examples, some
+from jaxdistill.task_inputs import read_examples, sample
 from jaxdistill.tasks.augmented import EXAMPLES
 from jaxdistill.tasks.lines import unlabelled
 from jaxdistill.tasks.read import find_task
@@ -403,6 +403,14 @@ def test_what_evaluate_refuses(refused, models, glue, monkeypatch, arguments, ma
     refused("evaluate", *arguments, *more, match=match)
 
 
+def test_a_run_or_a_sweep_given_for_a_model_is_told_what_to_do(refused, run, models, glue, tmp_path):
+    asked = ("--task", "sst2", "--source", glue, "--workdir", tmp_path / "out")
+    refused("train", "pkd", "--teacher", run, *asked, match="is a run, no model yet: `jaxdistill export")
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "seed-0").symlink_to(run)
+    refused("predict", tmp_path / "sweep", match="holds the runs of a sweep: name one of them, such as .*seed-0")
+
+
 def test_a_run_is_scored_on_its_own_task_unless_told(refused, run, models):
     refused("evaluate", run, "--split", "test_mismatched", match="sst2 has no split 'test_mismatched'")
     refused("evaluate", run, "--task", "mrpc", match="tells negative, positive apart, but mrpc is of")
@@ -422,7 +430,7 @@ def test_augment_writes_copies_of_the_training_examples(said, refused, models, g
     rows = [json.loads(line) for line in (tmp_path / "more" / EXAMPLES).read_text().splitlines()]
     first = [(row["first"], row["label"]) for row in rows if "." not in row["id"]]
     labels = ("negative", "positive")
-    chosen = some(read_examples("sst2", "train", str(glue)), 3)
+    chosen = sample(read_examples("sst2", "train", str(glue)), 3)
     assert first == [(text, labels[number]) for text, number in zip(chosen.first, chosen.labels, strict=True)]
     assert len(rows) > 3
     refused("augment", *options, "--no-glove", match="more exists already")

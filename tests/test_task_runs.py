@@ -17,7 +17,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.experiment import Run
 from jaxdistill.export import export, read_run
 from jaxdistill.sweep import read_grid
-from jaxdistill.task_inputs import read_examples, read_task_inputs, some, updates
+from jaxdistill.task_inputs import read_examples, read_task_inputs, sample, updates
 from jaxdistill.tasks.read import read_split
 from jaxdistill.terms import Patience
 from jaxdistill.train import train
@@ -222,9 +222,9 @@ def test_fewer_examples_are_of_all_classes_and_always_the_same(tasks, teacher, t
     data = make("finetune", model=str(teacher), task=str(tmp_path / "sorted.tsv"), examples=30, length=24).data
     found = read_task_inputs(data).examples
     assert len(found) == 30 and 5 < np.sum(found.labels == 0) < 25
-    assert list(found.ids) == sorted(found.ids, key=int) == list(some(read_examples(data.task, "train"), 30).ids)
-    assert set(found.ids) > set(some(read_examples(data.task, "train"), 20).ids)
-    assert len(some(found, 1000)) == 30
+    assert list(found.ids) == sorted(found.ids, key=int) == list(sample(read_examples(data.task, "train"), 30).ids)
+    assert set(found.ids) > set(sample(read_examples(data.task, "train"), 20).ids)
+    assert len(sample(found, 1000)) == 30
 
 
 @pytest.mark.parametrize(

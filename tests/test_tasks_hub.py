@@ -87,9 +87,12 @@ def test_other_classes_on_the_hub(monkeypatch):
         {"sentence1": ["a"], "sentence2": ["b"], "label": [1], "idx": [0]},
         features=hub_features("rte", ["entailment", "contradiction"], sentence1=1, sentence2=1),
     )
-    monkeypatch.setattr(datasets, "load_dataset", lambda *call, split: table)
-    with pytest.raises(UserError, match=r"row 1 has the unknown label 'contradiction', none of entailment, not_entail"):
-        read_split("rte", "dev")
+    calls = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *call, split: calls.append(call) or table)
+    for source in ("", "hf:someone/glue"):
+        with pytest.raises(UserError, match=r"unknown label 'contradiction', none of entailment, not_entail"):
+            read_split("rte", "dev", source)
+    assert calls == [("nyu-mll/glue", "rte"), ("someone/glue", "rte")]
 
 
 def test_squad_on_the_hub(tmp_path, monkeypatch):

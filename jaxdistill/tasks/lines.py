@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from jaxdistill.errors import UserError
+from jaxdistill.tasks.fields import clean
 from jaxdistill.tasks.task import Examples, Questions, Task
 
 
@@ -88,5 +89,4 @@ def _of_json(line: str, names: Sequence[str], place: str) -> tuple[str, ...]:
     for name in names:
         if not isinstance(row.get(name), str):
             raise UserError(f"{place} has no text {name!r}: it must have {' and '.join(map(repr, names))}")
-    # JSON can hold half of a surrogate pair, which UTF-8 can't.
-    return tuple(row[name].encode("utf-16", "surrogatepass").decode("utf-16", "replace") for name in names)
+    return tuple(clean(row[name]) for name in names)

@@ -67,8 +67,10 @@ def read_split(name: str, split: str, source: str = "", columns: str = "", dev: 
         raise UserError(f"columns and a dev file are for files of your own: {name} has its own")
     if source == "tfds":
         return read_tfds(name, split)
-    if source in ("", "hub") or source.startswith("hf:"):
-        return read_hub(name, split, source.removeprefix("hub").removeprefix("hf:"))
+    if source in ("", "hub"):
+        return read_hub(name, split)
+    if source.startswith("hf:"):
+        return read_hub(name, split, source.removeprefix("hf:"))
     folder = pathlib.Path(source)
     if not folder.exists():
         raise UserError(

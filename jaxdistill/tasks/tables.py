@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdistill.errors import UserError
 from jaxdistill.tasks.fields import clean, read_fields
-from jaxdistill.tasks.task import Examples, Task
+from jaxdistill.tasks.task import Examples, Task, own_task
 
 MANY = 20
 """So many classes are never taken for scores."""
@@ -67,10 +67,8 @@ def table_task(path: pathlib.Path, columns: Columns) -> Task:
     Raises:
       UserError: the file can't be read, a row has no label, or all have the same.
     """
-    name = path.name.removesuffix(".gz").rpartition(".")[0]
-    pair = bool(columns.second)
     if columns.kind == "score":
-        return Task(name, "score", metrics=("pearson", "spearman"), pair=pair)
+        return own_task(str(path), (), bool(columns.second))
     found = [_label(row, columns.label, f"{path}, line {number}") for number, row in read_fields(path)]
     labels = sorted(set(found))
     if not labels:
@@ -84,7 +82,7 @@ def table_task(path: pathlib.Path, columns: Columns) -> Task:
         raise UserError(f"{path}: {columns.label!r} is {' '.join(labels)!r} in all rows: a task needs two classes")
     with contextlib.suppress(ValueError):
         labels.sort(key=float)
-    return Task(name, "classes", tuple(labels), ("accuracy", "macro_f1"), pair)
+    return own_task(str(path), labels, bool(columns.second))
 
 
 def read_table(path: pathlib.Path, task: Task, split: str, columns: Columns) -> Examples:

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import json
+import pathlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +28,14 @@ class Task:
     labels: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     pair: bool = False
+
+
+def own_task(path: str, labels: Sequence[str], pair: bool) -> Task:
+    """The task of a user's own file, named after it: of its classes, or of a score where it has none."""
+    name = pathlib.PurePath(path).name.removesuffix(".gz").rpartition(".")[0]
+    if labels:
+        return Task(name, "classes", tuple(labels), ("accuracy", "macro_f1"), pair)
+    return Task(name, "score", (), ("pearson", "spearman"), pair)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -123,7 +123,8 @@ def _bench(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from jaxdistill.export import export
 
-    export(options.run, options.out, role=options.role, step=options.step, dtype=options.dtype, replace=options.replace)
+    asked = {name: getattr(options, name) for name in ("role", "step", "positions", "dtype", "replace")}
+    export(options.run, options.out, **asked)
 
 
 def _fill(options: argparse.Namespace) -> None:
@@ -239,6 +240,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("run", metavar="RUN", help="the run's workdir, finished or not")
     made.add_argument("--out", required=True, metavar="FOLDER", help="the folder to write")
     made.add_argument("--step", type=at_least(0), help="which checkpoint (default: the newest)")
+    made.add_argument(
+        "--positions", type=at_least(1), help="more than it has, as copies, to train further on longer texts"
+    )
     made.add_argument("--dtype", default="float32", choices=("float32", "float16"), help="type of the weights")
     made.add_argument("--replace", action="store_true", help="replace a folder that is no export of ours")
     run_model(made)

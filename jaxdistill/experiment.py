@@ -243,7 +243,7 @@ class Experiment:
             if self.data.length > self.models[role].positions:
                 raise UserError(
                     f"rows of length {self.data.length}, but {role!r} has {self.models[role].positions} positions: "
-                    "shorten the rows or give it more positions"
+                    "shorten the rows or give it more positions (`jaxdistill export --positions` can)"
                 )
             if view.mixed_with and (self.mixed is None or self.mixed.reader != role):
                 raise UserError(f"the view of {role!r} is mixed, but no `mixed` says how {role!r} reads a second one")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxdistill import bert, files, manifest, tree
 from jaxdistill import step as steps
@@ -112,6 +113,7 @@ def export(
     *,
     role: str | None = None,
     step: int | None = None,
+    positions: int | None = None,
     dtype: str = "float32",
     replace: bool = False,
     measured: Measured | None = None,
@@ -124,15 +126,19 @@ def export(
       out: the folder to write.
       role: which of its models; the student when None, or the only one.
       step: which checkpoint; the newest when None.
+      positions: how many the folder is to have: the table's rows again and again, as Longformer starts (Beltagy et al.,
+        arXiv 2004.05150, section 5), for a training on longer texts. The run's when None.
       dtype: `float32` or `float16`.
       replace: replace a folder that is no export of ours.
       measured: scores for the model card, instead of those that the run ended with.
       notify: is told what was written.
 
     Raises:
-      UserError: see `read_run` and `write_hf`.
+      UserError: fewer positions than the model has; see `read_run` and `write_hf`.
     """
     found = read_run(workdir, role, step)
+    if positions:
+        found = _lengthened(found, positions)
     asked = found.manifest["config"]
     facts = _facts(found, pathlib.Path(out).name, dtype, measured or _measured(workdir, found))
     write_hf(
@@ -148,6 +154,15 @@ def export(
     total = asked["steps"]
     state = "" if found.step == total else f", unfinished: step {found.step:,} of {total:,}"
     notify(f"wrote the {found.role} to {out} ({bert.parameter_count(found.config):,} parameters, {dtype}{state})")
+
+
+def _lengthened(found: Trained, positions: int) -> Trained:
+    if positions < found.config.positions:
+        raise UserError(f"--positions {positions}: the {found.role} has {found.config.positions} already")
+    tables = found.params["embeddings"]
+    table = jnp.resize(tables["position"], (positions, found.config.hidden))
+    params = {**found.params, "embeddings": {**tables, "position": table}}
+    return dataclasses.replace(found, config=dataclasses.replace(found.config, positions=positions), params=params)
 
 
 def _measured(workdir: str | os.PathLike, found: Trained) -> Measured | None:

@@ -167,6 +167,20 @@ def test_a_run_and_a_folder_can_be_measured(run, tmp_path, tiny_inputs):
         read_model(tmp_path / "model")
 
 
+def test_more_positions_are_the_same_ones_again(run, tmp_path):
+    export(run[0], tmp_path / "as-is", notify=lambda line: None)
+    export(run[0], tmp_path / "longer", positions=50, notify=lambda line: None)
+    read, longer = hf.read_hf(tmp_path / "as-is"), hf.read_hf(tmp_path / "longer")
+    before, table = read.params["embeddings"]["position"], longer.params["embeddings"]["position"]
+    assert longer.config == dataclasses.replace(read.config, positions=50) and read.config.positions == 20
+    assert all(np.array_equal(table[place], before[place % 20]) for place in range(50))
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "longer").model_max_length == 16
+    assert "positions beyond that, up to 50, were not trained" in (tmp_path / "longer" / "README.md").read_text()
+    assert check_torch_agrees(tmp_path / "longer", longer.config, longer.params).max() < longer.vocabulary.size
+    with pytest.raises(UserError, match="--positions 19: the student has 20 already"):
+        export(run[0], tmp_path / "shorter", positions=19)
+
+
 def test_what_can_not_be_exported_is_refused(run, tmp_path, tiny_inputs):
     assert is_run(run[0]) and not is_run(tiny_inputs.teacher)
     with pytest.raises(UserError, match="is not the workdir of a run"):

@@ -76,7 +76,7 @@ class TaskData:
       columns: of one's own file, `first=...,second=...,label=...`.
       dev: one's own file to score on.
       augmented: a folder that `jaxdistill augment` made, to train on.
-      examples: train on so many of the examples only, the first; 0 takes all.
+      examples: train on so many of the examples only, always the same; 0 takes all.
       scored: score on the dev split at the end.
       stride: of questions, pieces of the context from one window to the next; 0 takes 128, or half of a short length.
       max_question: of questions, pieces of the question at most.

@@ -434,6 +434,9 @@ def test_augment_writes_copies_of_the_training_examples(said, refused, models, g
     assert first == [(text, labels[number]) for text, number in zip(chosen.first, chosen.labels, strict=True)]
     assert len(rows) > 3
     refused("augment", *options, "--no-glove", match="more exists already")
+    asked = ("--teacher", models["sst2"], "--task", "sst2", "--source", glue, "--augmented", tmp_path / "more")
+    match = "--examples 3 would count the copies in .*more: leave it out, and augment so many"
+    refused("train", "pkd", *asked, "--examples", 3, "--workdir", tmp_path / "run", match=match)
 
 
 def test_what_is_set_aside_to_score_on_is_not_augmented(said, models, tmp_path):

@@ -147,7 +147,7 @@ def augment(
     _begin(part, of | {"candidates": candidates})
     places = find_places(model.vocabulary, texts)
     near = {} if vectors is None else vectors.neighbours(places.several.values(), candidates)
-    likely = _likely(model, places, candidates, part, batch, progress)
+    likely = likely_pieces(model, places, candidates, part, batch, progress)
     choices = _choices(model.vocabulary, places, likely, near)
     numbers = {text: number for number, text in enumerate(texts)}
     words_of = split(model.vocabulary)
@@ -201,10 +201,18 @@ def _begin(part: pathlib.Path, key: Mapping[str, Any]) -> None:
     files.write_json(part / "key.json", key)
 
 
-def _likely(model: Model, places: Places, count: int, part: pathlib.Path, batch: int, progress: bool) -> np.ndarray:
+def likely_pieces(
+    model: Model, places: Places, count: int, part: pathlib.Path, batch: int = PIECES, progress: bool = True
+) -> np.ndarray:
     """The likeliest pieces at each place, the likeliest first, int32 [words, count]; -1 where the model reads none.
 
-    They are computed by parts, each of which is a file in the folder `part` from when it is whole.
+    Args:
+      model: a masked-language model.
+      places: the words of some texts.
+      count: how many pieces.
+      part: an existing folder, where what is computed is kept by parts, and taken up from by another call.
+      batch: pieces that the model reads at a time.
+      progress: show a bar.
     """
     positions = model.config.positions
     sizes = np.minimum([2 * len(pieces) + 3 for pieces in places.pieces], positions)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -101,3 +102,9 @@ def test_students_of_several_stages_are_compared_and_a_finished_one_is_not_run_a
     out.write_text(lines + "".join(f"{json.dumps(record)}\n" for record in other))
     *_, teacher, plain = run("students.py", "--report", "--out", str(out), smoke=False).splitlines()
     assert teacher.endswith("| 50.0 ± 0.0 | 100.0% |") and plain.endswith(f"| 50.0 ± 0.0 | {(share + 1) / 2:.1%} |")
+
+
+def test_candidates_of_augmentation_are_those_of_torch(tiny_inputs, rte):
+    sizes = ("--task", "rte", "--source", str(rte), "--rounds", "1", "--threads", "1")
+    table = run("augment.py", str(tiny_inputs.teacher), *sizes, smoke=False)
+    assert all(re.search(rf"\| {name} \| .*\| 100\.0% \|", table) for name in ("jaxdistill", "one by one", "batched"))

@@ -239,7 +239,7 @@ def likely_pieces(
 def _views(
     model: Model, places: Places, rows: np.ndarray, sizes: np.ndarray, batch: int
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray | None]]]:
-    """Batches of few shapes for some places, rows of like length together.
+    """Batches of few shapes for some places, the longest rows first.
 
     Args:
       model: what reads them.
@@ -257,27 +257,26 @@ def _views(
     allowed = np.arange(config.vocab) < vocabulary.size
     allowed[list(vocabulary.specials)] = False
     allowed[[place for place, piece in enumerate(vocabulary.pieces) if re.fullmatch(r"\[.+\]", piece)]] = False
-    buckets = np.searchsorted(lengths, sizes)
-    for bucket in np.unique(buckets):
-        length = lengths[bucket]
+    order, start = np.argsort(-sizes, kind="stable"), 0
+    while start < len(order):
+        length = lengths[np.searchsorted(lengths, sizes[order[start]])]
         count = max(batch // length // bert.ROWS, 1) * bert.ROWS
-        members = np.flatnonzero(buckets == bucket)
-        for start in range(0, len(members), count):
-            some = members[start : start + count]
-            ids = np.full((count, length), vocabulary.pad, np.int32)
-            seconds, ends = np.zeros(count, np.int32), np.ones(count, np.int32)
-            asked = np.zeros(count, np.int32)
-            for row, place in enumerate(rows[some]):
-                pieces = places.pieces[places.text[place]]
-                pair = [[vocabulary.cls], pieces, [vocabulary.sep], pieces, [vocabulary.sep]]
-                ends[row] = sizes[some[row]]
-                ids[row, : ends[row]] = np.concatenate(pair)[: ends[row]]
-                seconds[row], asked[row] = len(pieces) + 2, places.piece[place] + 1
-            ids[np.arange(len(some)), asked[: len(some)]] = vocabulary.mask
-            at = np.arange(length)[None]
-            types = (at >= seconds[:, None]).astype(np.int32) if config.types > 1 else None
-            mask = at < ends[:, None]
-            yield some, {"ids": ids, "mask": mask, "types": types, "positions": asked[:, None], "allowed": allowed}
+        some = order[start : start + count]
+        start += count
+        ids = np.full((count, length), vocabulary.pad, np.int32)
+        seconds, ends = np.zeros(count, np.int32), np.ones(count, np.int32)
+        asked = np.zeros(count, np.int32)
+        for row, place in enumerate(rows[some]):
+            pieces = places.pieces[places.text[place]]
+            pair = [[vocabulary.cls], pieces, [vocabulary.sep], pieces, [vocabulary.sep]]
+            ends[row] = sizes[some[row]]
+            ids[row, : ends[row]] = np.concatenate(pair)[: ends[row]]
+            seconds[row], asked[row] = len(pieces) + 2, places.piece[place] + 1
+        ids[np.arange(len(some)), asked[: len(some)]] = vocabulary.mask
+        at = np.arange(length)[None]
+        types = (at >= seconds[:, None]).astype(np.int32) if config.types > 1 else None
+        mask = at < ends[:, None]
+        yield some, {"ids": ids, "mask": mask, "types": types, "positions": asked[:, None], "allowed": allowed}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

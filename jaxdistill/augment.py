@@ -260,7 +260,8 @@ def _views(
     order, start = np.argsort(-sizes, kind="stable"), 0
     while start < len(order):
         length = lengths[np.searchsorted(lengths, sizes[order[start]])]
-        count = max(batch // length // bert.ROWS, 1) * bert.ROWS
+        step = bert.rows_at_a_time(length)
+        count = max(batch // length // step, 1) * step
         some = order[start : start + count]
         start += count
         ids = np.full((count, length), vocabulary.pad, np.int32)

@@ -237,8 +237,12 @@ class Bert(nn.Module):
         )
 
 
-ROWS = 2
-"""Rows that these functions take at a time on a CPU: 32 ran at a fifth of the speed (docs/benchmarks.md)."""
+def rows_at_a_time(length: int) -> int:
+    """Rows that these functions take at a time on a CPU, a power of two: of 128 pieces 2, of 16 pieces 16.
+
+    32 rows of 128 ran at a fifth of the speed of 2 (docs/benchmarks.md), 2 rows of 16 at less than half of that of 16.
+    """
+    return 1 << max(256 // length, 1).bit_length() - 1
 
 
 def predict(
@@ -281,10 +285,11 @@ def encode(config: BertConfig, params: dict, ids: Array, mask: Array) -> Array:
 
 
 def _some_rows_at_a_time(function, rows: tuple[Array, ...]):
-    count = len(rows[0])
-    if jax.default_backend() != "cpu" or jax.device_count() > 1 or count % ROWS:
+    count, length = rows[0].shape
+    some = rows_at_a_time(length)
+    if jax.default_backend() != "cpu" or jax.device_count() > 1 or count % some:
         return function(rows)
-    found = jax.lax.map(function, jax.tree.map(lambda x: x.reshape(-1, ROWS, *x.shape[1:]), rows))
+    found = jax.lax.map(function, jax.tree.map(lambda x: x.reshape(-1, some, *x.shape[1:]), rows))
     return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), found)
 
 

@@ -37,6 +37,8 @@ CHECKPOINTS = "checkpoints"
 SCORES = "scores.json"
 VOCABULARIES = "vocabularies"
 BAD_BATCH = "not_finite.npz"
+AHEAD = 2
+"""Steps that wait behind the one that is computed: enough for a busy device, and a signal is obeyed soon."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +203,8 @@ class _Run:
                 self.state, metrics = update(self.state, batch)
                 pending.append(metrics)
                 number += 1
+                if len(pending) > AHEAD:
+                    jax.block_until_ready(pending[-1 - AHEAD])
                 if sizes in shapes:
                     clock.read(max(sizes))
                 else:

@@ -170,7 +170,7 @@ def _check(examples: Examples, model: Model, out: pathlib.Path, copies: int, p: 
         raise UserError(f"the {examples.split} examples of {examples.task.name} are to measure on: augment `train`")
     if not model.config.mlm:
         raise UserError("the model has no masked-LM head: augment with one that has, such as a BERT before fine-tuning")
-    most = model.vocabulary.size - len(model.vocabulary.specials)
+    most = int(offered(model.vocabulary, model.vocabulary.size).sum())
     if copies < 1 or not 1 <= candidates <= most or not 0 < p <= 1:
         raise UserError(
             f"copies={copies}, candidates={candidates}, p={p}: take at least 1 copy, 1 to {most:,} candidates, and a "
@@ -222,18 +222,26 @@ def likely_pieces(
     paths = {part / f"{number:06d}.npy": rows for number, rows in parts}
     likely = np.full((len(places.text), count), -1, np.int32)
     done = sum(len(rows) for path, rows in paths.items() if path.is_file())
-    params, quiet = jax.device_put(model.params), None if progress else True
+    params, allowed = jax.device_put((model.params, offered(model.vocabulary, model.config.vocab)))
+    quiet = None if progress else True
     with tqdm.tqdm(total=len(asked), initial=done, unit="word", unit_scale=True, disable=quiet) as bar:
         for path, rows in paths.items():
             if not path.is_file():
                 found = np.empty((len(rows), count), np.int32)
                 for some, view in _views(model, places, rows, sizes[places.text[rows]], batch):
-                    found[some] = np.asarray(_best(model.config, count, params, **view))[: len(some)]
+                    found[some] = np.asarray(_best(model.config, count, params, allowed, **view))[: len(some)]
                     bar.update(len(some))
                 with files.atomic(path) as temporary, open(temporary, "wb") as file:
                     np.save(file, found)
             likely[rows] = np.load(path)
     return likely
+
+
+def offered(vocabulary: Vocabulary, rows: int) -> np.ndarray:
+    """Which rows of a word table may stand in for a word, bool [rows]: no special piece, no `[unused1]`, no padding."""
+    found = np.zeros(rows, bool)
+    found[: vocabulary.size] = [not re.fullmatch(r"\[.+\]", piece) for piece in vocabulary.pieces]
+    return found
 
 
 def _views(
@@ -254,14 +262,11 @@ def _views(
     config, vocabulary = model.config, model.vocabulary
     lengths = sorted({size for power in range(4, 32) for size in (2**power, 3 * 2**power // 2)})
     lengths = [length for length in lengths if length < config.positions] + [config.positions]
-    allowed = np.arange(config.vocab) < vocabulary.size
-    allowed[list(vocabulary.specials)] = False
-    allowed[[place for place, piece in enumerate(vocabulary.pieces) if re.fullmatch(r"\[.+\]", piece)]] = False
     order, start = np.argsort(-sizes, kind="stable"), 0
     while start < len(order):
         length = lengths[np.searchsorted(lengths, sizes[order[start]])]
-        step = bert.rows_at_a_time(length)
-        count = max(batch // length // step, 1) * step
+        at_a_time = bert.rows_at_a_time(length)
+        count = max(batch // length // at_a_time, 1) * at_a_time
         some = order[start : start + count]
         start += count
         ids = np.full((count, length), vocabulary.pad, np.int32)
@@ -277,11 +282,11 @@ def _views(
         at = np.arange(length)[None]
         types = (at >= seconds[:, None]).astype(np.int32) if config.types > 1 else None
         mask = at < ends[:, None]
-        yield some, {"ids": ids, "mask": mask, "types": types, "positions": asked[:, None], "allowed": allowed}
+        yield some, {"ids": ids, "mask": mask, "types": types, "positions": asked[:, None]}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _best(config, count, params, ids, mask, types, positions, allowed):
+def _best(config, count, params, allowed, ids, mask, types, positions):
     """The highest scored of the allowed rows of the word table at one position of each row, int32 [batch, count]."""
     scores = bert.predict(config, params, ids, mask, positions, types)[:, 0]
     return jax.lax.top_k(jnp.where(allowed[None], scores, -jnp.inf), count)[1]

@@ -113,9 +113,9 @@ class TaskData:
                 "at least 1, the last at least 0"
             )
         if self.length < 3 or self.examples < 0:
-            raise UserError(
-                f"length={self.length}, examples={self.examples}: at least 3 pieces, and 0 examples for all"
-            )
+            raise UserError(f"length={self.length}, examples={self.examples}: at least 3 pieces, 0 examples for all")
+        if self.augmented and self.examples:
+            raise UserError("--examples would count augmented copies: leave it out here, and say it to `augment`")
 
 
 @dataclasses.dataclass(frozen=True)

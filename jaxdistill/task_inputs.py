@@ -63,15 +63,9 @@ def read_task_inputs(data: TaskData, split: str = "train") -> TaskInputs:
     """Reads a split of a task and cuts it with every vocabulary.
 
     Raises:
-      UserError: it can't be read, or its labels are missing where they are needed; or both some of the examples and
-        augmented ones are asked for.
+      UserError: it can't be read, or its labels are missing where they are needed.
     """
     data.check()
-    if data.augmented and data.examples:
-        raise UserError(
-            f"--examples {data.examples} would count the copies in {data.augmented}: leave it out, and augment so many "
-            f"with `jaxdistill augment --examples {data.examples}`"
-        )
     vocabularies = {name: read_vocabulary(path) for name, path in data.vocabularies.items()}
     examples = read_examples(data.task, split, data.source, data.columns, data.dev)
     if data.augmented and split == "train":

@@ -435,7 +435,7 @@ def test_augment_writes_copies_of_the_training_examples(said, refused, models, g
     assert len(rows) > 3
     refused("augment", *options, "--no-glove", match="more exists already")
     asked = ("--teacher", models["sst2"], "--task", "sst2", "--source", glue, "--augmented", tmp_path / "more")
-    match = "--examples 3 would count the copies in .*more: leave it out, and augment so many"
+    match = "--examples would count augmented copies: leave it out here, and say it to `augment`"
     refused("train", "pkd", *asked, "--examples", 3, "--workdir", tmp_path / "run", match=match)
 
 

@@ -192,6 +192,26 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(tiny_inputs, whole,
     assert lines(half) == lines(whole[0])
 
 
+def test_few_steps_wait_to_be_computed_so_a_signal_is_obeyed_soon(tiny_inputs, tmp_path, monkeypatch):
+    work = jax.jit(lambda x: jax.lax.fori_loop(0, 60, lambda _, y: y @ x, x)[0, 0])
+    matrix, made, waiting, real = jax.numpy.ones((500, 500)), [], [], steps.make_train_step
+
+    def slower(*arguments):
+        update = real(*arguments)
+
+        def step(state, batch):
+            waiting.append(sum(not value.is_ready() for value in made))
+            state, metrics = update(state, batch)
+            made.append(work(matrix))
+            return state, metrics | {"work": (made[-1], jax.numpy.ones(()))}
+
+        return step
+
+    monkeypatch.setattr(steps, "make_train_step", slower)
+    train(one_device(tiny_inputs, {"log_every": 9, "save_every": 9}), tmp_path / "run")
+    assert len(waiting) == STEPS and max(waiting) <= loop.AHEAD
+
+
 def test_a_signal_in_the_last_step_is_no_stop(tiny_inputs, programs, workdir, monkeypatch):
     result, said = train_until(monkeypatch, 2, one_device(tiny_inputs, steps=2), fresh(workdir, programs))
     assert result.finished and "stopped" not in said

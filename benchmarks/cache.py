@@ -15,9 +15,10 @@ import numpy as np
 
 from configs import distilbert
 from jaxdistill import cache
-from jaxdistill.experiment import Experiment, Run
+from jaxdistill.experiment import Experiment
 from jaxdistill.inputs import open_inputs
 from jaxdistill.metrics import read_lines
+from jaxdistill.run import Run
 from jaxdistill.train import train
 
 

@@ -27,8 +27,9 @@ from contest import contest, options_of, random_view, read_options
 
 from configs import distilbert
 from jaxdistill import bert, tree
-from jaxdistill.experiment import BertConfig, Experiment, Run
+from jaxdistill.experiment import BertConfig, Experiment
 from jaxdistill.hf import write_hf
+from jaxdistill.run import Run
 from jaxdistill.step import start_model
 
 CONTESTANTS = {"jaxdistill": "distil_jax.py", "all logits": "distil_torch.py", "chunked": "distil_torch.py"}

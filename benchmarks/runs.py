@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from jaxdistill import knobs
-from jaxdistill.experiment import Experiment, Run
+from jaxdistill.experiment import Experiment
+from jaxdistill.run import Run
 from jaxdistill.tasks.scores import summary
 
 

@@ -12,10 +12,11 @@ import numpy as np
 from jaxdistill import step as steps
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.views import View
-from jaxdistill.experiment import BertConfig, Data, Experiment, Run
+from jaxdistill.experiment import BertConfig, Data, Experiment
 from jaxdistill.initial import FromHuggingFace
 from jaxdistill.mixed import Mixed
 from jaxdistill.optim import Optimizer
+from jaxdistill.run import Run
 from jaxdistill.terms import MaskedLM
 
 SETTINGS = json.loads(sys.argv[1])

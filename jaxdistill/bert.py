@@ -53,6 +53,9 @@ class Outputs(NamedTuple):
     chances: Array | None = None
 
 
+BY_LAYER = frozenset({"hidden", "scores", "first"})
+"""Those that have the layers first."""
+
 AXES = (
     (r"embeddings/word", ("vocab", "hidden")),
     (r"embeddings/position", ("positions", "hidden")),
@@ -265,16 +268,19 @@ def judge(
     types: Array,
     want: frozenset[str] = frozenset(),
 ) -> dict[str, Array]:
-    """What the head of a task says, and `first` where it is wanted.
+    """What the head of a task says, if there is one, and what else is wanted; the rows first.
 
     Returns:
-      `classes`, float32 [batch, classes], or `spans`, float32 [batch, length, 2]; `first`, [batch, layers, hidden].
+      `classes`, float32 [batch, classes], or `spans`, float32 [batch, length, 2]; of `first` [batch, layers, hidden],
+      `last`, `embeddings` [batch, length, hidden], `hidden` [batch, layers, length, hidden] and `scores` [batch,
+      layers, heads, length, length] what is wanted.
     """
 
     def said(rows):
         outputs = Bert(config).apply({"params": params}, rows[0], rows[1], types=rows[2], want=want)
-        found = {"spans": outputs.spans} if config.spans else {"classes": outputs.classes}
-        return found | ({"first": jnp.swapaxes(outputs.first, 0, 1)} if "first" in want else {})
+        found = {name: getattr(outputs, name) for name in (*want, *["classes"] * bool(config.classifier))}
+        found |= {"spans": outputs.spans} if config.spans else {}
+        return found | {name: jnp.swapaxes(found[name], 0, 1) for name in found.keys() & BY_LAYER}
 
     return _some_rows_at_a_time(said, (ids, mask, types))
 

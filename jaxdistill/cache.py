@@ -21,6 +21,7 @@ import tqdm
 from jaxdistill import distributed, files, manifest, sharding, tree
 from jaxdistill import step as steps
 from jaxdistill.agree import by_first
+from jaxdistill.bert import BY_LAYER
 from jaxdistill.data.loader import own_rows, to_global
 from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment, TaskData
@@ -238,7 +239,7 @@ def _computer(experiment: Experiment, top: int, mesh: jax.sharding.Mesh) -> Call
         for view, want in views.items():
             found = outputs[view]
             own = {name: getattr(found, name) for name in want - {"transformed"}}
-            own |= {name: jnp.swapaxes(own[name], 0, 1) for name in ("first", "hidden") if name in want}
+            own |= {name: jnp.swapaxes(own[name], 0, 1) for name in want & BY_LAYER}
             own = {name: value.astype(jnp.float16) for name, value in own.items()}
             if view in soft:
                 best, chances = soft[view].top(params, found, top)

@@ -26,7 +26,7 @@ def plan(arguments: Sequence[str]) -> None:
         return
     own, config = _own(arguments)
     if {"-h", "--help"} & set(config[1:]):
-        from jaxdistill.experiment import Run
+        from jaxdistill.run import Run
 
         print(knobs.help(knobs.join(knobs.load(config[0]), _where, Run)))
         return

@@ -45,7 +45,8 @@ def _asked(command: str, usage: str, places: Callable, arguments: Sequence[str])
     if arguments[0] in ("-h", "--help"):
         print(usage.format(names=names))
         return None
-    from jaxdistill.experiment import Experiment, Run
+    from jaxdistill.experiment import Experiment
+    from jaxdistill.run import Run
 
     function = knobs.load(arguments[0])
     joined = knobs.join(function, places, Run)

@@ -1,6 +1,6 @@
 """Scores of a fine-tuned model on a split of its task, and its predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -23,14 +23,7 @@ from jaxdistill.tasks.task import Examples, Task
 _judge = jax.jit(bert.judge, static_argnums=(0, 5))
 
 
-def judge(
-    config: BertConfig, params: Mapping[str, Any], rows: Rows, vocabulary: Vocabulary, length: int, **how: Any
-) -> np.ndarray:
-    """What a model's head says of rows: float32 [rows, classes], or of spans [rows, length, 2]; see `judge_rows`."""
-    return judge_rows(config, params, rows, vocabulary, length, **how)["spans" if config.spans else "classes"]
-
-
-def judge_rows(
+def read(
     config: BertConfig,
     params: Mapping[str, Any],
     rows: Rows,
@@ -42,8 +35,8 @@ def judge_rows(
     progress: bool = True,
     want: frozenset[str] = frozenset(),
     label: str = "scoring",
-) -> dict[str, np.ndarray]:
-    """What a model says of rows, in their order; rows of like length are read together.
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """What a model says of rows; those of like length are read together.
 
     Args:
       config: the model's shape.
@@ -54,16 +47,15 @@ def judge_rows(
       batch: rows at a time.
       sharding: where they lie; the default device when None.
       progress: show a bar.
-      want: `first` for the [CLS] states too.
+      want: what else than the head's scores, see `bert.judge`.
       label: of the bar.
 
-    Returns:
-      `classes` [rows, classes] or `spans` [rows, length, 2], and `first` [rows, layers, hidden], all float32.
+    Yields:
+      Numbers of rows, and what `bert.judge` says of these.
 
     Raises:
       Diverged: what it says is not finite.
     """
-    found: dict[str, np.ndarray] = {}
     order = np.argsort(rows.lengths, kind="stable")
     starts = range(0, len(rows), batch)
     for start in tqdm.tqdm(starts, label, unit="batch", disable=None if progress else True, leave=False):
@@ -73,16 +65,23 @@ def judge_rows(
         view = {name: view[name] for name in ("ids", "mask", "types")}
         view = to_global(own_rows(view), sharding) if sharding else view
         said = _judge(config, params, view["ids"], view["mask"], view["types"], want)
-        for name, value in said.items():
-            value = distributed.to_host(value).astype(np.float32)[: len(taken)]
-            if name not in found:
-                found[name] = np.zeros((len(rows), *((length, 2) if name == "spans" else value.shape[1:])), np.float32)
-            if name == "spans":
-                found[name][taken, : value.shape[1]] = value
-            else:
-                found[name][taken] = value
-    if not all(np.isfinite(value).all() for value in found.values()):
-        raise Diverged("what the model says is not finite: its training has diverged; use a smaller learning rate")
+        said = {name: distributed.to_host(value)[: len(taken)] for name, value in said.items()}
+        if not all(np.isfinite(value).all() for value in said.values()):
+            raise Diverged("what the model says is not finite: its training has diverged; use a smaller learning rate")
+        yield taken, said
+
+
+def judge(
+    config: BertConfig, params: Mapping[str, Any], rows: Rows, vocabulary: Vocabulary, length: int, **how: Any
+) -> np.ndarray:
+    """What a model's head says of rows, in their order: float32 [rows, classes], or of spans [rows, length, 2].
+
+    `how` and errors are those of `read`.
+    """
+    found = np.zeros((len(rows), *((length, 2) if config.spans else (len(config.classifier),))), np.float32)
+    for taken, said in read(config, params, rows, vocabulary, length, **how):
+        value = said["spans" if config.spans else "classes"]
+        found[taken, : value.shape[1]] = value
     return found
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from jaxdistill import tree
 from jaxdistill.bert import BertConfig, shapes
@@ -12,6 +12,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.initial import Start
 from jaxdistill.mixed import Mixed
 from jaxdistill.optim import Optimizer
+from jaxdistill.run import Run
 from jaxdistill.terms import MaskedLM, TaskLoss, TaskTargets, Term
 from jaxdistill.terms.following import Following
 
@@ -116,44 +117,6 @@ class TaskData:
             raise UserError(f"length={self.length}, examples={self.examples}: at least 3 pieces, 0 examples for all")
         if self.augmented and self.examples:
             raise UserError("--examples would count augmented copies: leave it out here, and say it to `augment`")
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """How an experiment runs, not what it computes: these may change when a run is continued."""
-
-    micro_batch: Annotated[
-        int,
-        "rows per device at a time, the rest is accumulated; 0 chooses by device memory",
-        "How it runs (may change when a run is continued)",
-    ] = 0
-    devices: Annotated[int, "devices to use; 0 uses all"] = 0
-    fsdp: Annotated[int, "devices over which parameters and optimizer are sharded; 1 replicates them"] = 1
-    unroll: Annotated[int, "layers laid out at a time by the scan over layers; 0 lays out all"] = 1
-    log_every: Annotated[int, "steps between lines of metrics"] = 20
-    eval_every: Annotated[int, "steps between held-out scores; 0 scores only at the end"] = 0
-    eval_rows: Annotated[int, "held-out windows that are scored while training; of a task all examples are"] = 256
-    score_rows: Annotated[
-        int, "held-out windows that are scored at the end; 0 scores all, as a task's examples are"
-    ] = 2000
-    save_every: Annotated[int, "steps between checkpoints"] = 500
-    keep: Annotated[int, "checkpoints that are kept, at least 2"] = 2
-    prefetch: Annotated[int, "batches made ahead"] = 4
-    tensorboard: Annotated[bool, "write TensorBoard events into the workdir"] = True
-    wandb: Annotated[str, "Weights & Biases project to log to; empty sends nothing anywhere"] = ""
-    profile: Annotated[int, "write a profiler trace of this many steps into the workdir"] = 0
-    once: Annotated[bool, "of a task: keep in memory what a teacher that does not train says of the examples"] = True
-    deterministic: Annotated[bool, "on a GPU, use deterministic operations only (slower)"] = False
-
-    def __post_init__(self):
-        for name in ("log_every", "save_every", "fsdp", "prefetch"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: it must be at least 1")
-        for name in ("micro_batch", "devices", "unroll", "eval_every", "eval_rows", "score_rows", "profile"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)}: it must not be negative")
-        if self.keep < 2:
-            raise UserError(f"keep={self.keep}: at least 2 checkpoints are kept, in case one is damaged")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,7 +278,7 @@ class Experiment:
         if self.trains_reader(view):
             return False
         if isinstance(self.data, TaskData):
-            return self.run.once and self.reading()[view] <= {"first"}
+            return self.run.once == "all" or (self.run.once != "none" and self.reading()[view] <= {"first"})
         return bool(self.data.cache)
 
     def trains_reader(self, view: str) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 from jaxdistill import bert, calibration, knobs, memory, program, roofline, standins, traffic, tree
 from jaxdistill.chips import Hardware
 from jaxdistill.errors import UserError
-from jaxdistill.experiment import Data, Experiment, Run
+from jaxdistill.experiment import Data, Experiment
 from jaxdistill.inputs import open_inputs
+from jaxdistill.run import Run
 
 EFFICIENCY = (0.2, 0.5)
 """Share of the roofline that steps of BERTs reach where nothing was measured: the paper's job took two to four days on

@@ -18,8 +18,9 @@ from jaxdistill import step as steps
 from jaxdistill.cache import open_cache
 from jaxdistill.data.masking import GROUP
 from jaxdistill.errors import UserError
-from jaxdistill.experiment import Data, Experiment, Run
+from jaxdistill.experiment import Data, Experiment
 from jaxdistill.inputs import Inputs
+from jaxdistill.run import Run
 from jaxdistill.task_inputs import TaskInputs
 from jaxdistill.traffic import state_shapes
 

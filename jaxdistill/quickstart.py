@@ -18,13 +18,14 @@ from jaxdistill.data.vocab import read_vocabulary, write_tokenizer
 from jaxdistill.data.wordpiece import describe, largest_size, learn_vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.evaluate import Scores, score
-from jaxdistill.experiment import Experiment, Run
+from jaxdistill.experiment import Experiment
 from jaxdistill.export import export, read_model
 from jaxdistill.fill import fill_in
 from jaxdistill.inputs import read_inputs
 from jaxdistill.model_card import Measured
 from jaxdistill.places import local
 from jaxdistill.report import score_table
+from jaxdistill.run import Run
 from jaxdistill.step import flops_per_step
 from jaxdistill.train import train
 

@@ -15,6 +15,7 @@ from jaxdistill.errors import UserError
 from jaxdistill.experiment import Experiment, TaskData
 from jaxdistill.inputs import Inputs, check_held_out
 from jaxdistill.task_inputs import TaskInputs
+from jaxdistill.taught import settle, sizes
 
 MAY_CHANGE = frozenset(
     {
@@ -44,8 +45,8 @@ def resolve(
       inputs: what it reads.
       mesh: the devices.
       workdir: for messages.
-      saved: the manifest in the workdir, if there is one; its micro-batch is kept where it divides, and its commits of
-        hub models hold where no revision was asked for.
+      saved: the manifest in the workdir, if there is one; its micro-batch is kept where it divides, its `once`, and
+        its commits of hub models where no revision was asked for.
       accept: what may differ from the saved run, of `manifest.KINDS`.
 
     Returns:
@@ -67,6 +68,8 @@ def resolve(
     kept = saved["config"] if saved else {"run": {}, "start": {}}
     starts = {role: start.pin(kept["start"].get(role, {}).get("revision")) for role, start in experiment.start.items()}
     experiment = dataclasses.replace(experiment, start=starts)
+    if isinstance(inputs, TaskInputs):
+        experiment = settle(experiment, inputs, kept["run"].get("once"))
     rows = kept["run"].get("micro_batch", 0)
     if not experiment.run.micro_batch and rows and experiment.data.batch % (rows * mesh.size) == 0:
         experiment = _with_micro_batch(experiment, rows)
@@ -102,6 +105,10 @@ def describe(experiment: Experiment, inputs: Inputs | TaskInputs, mesh: jax.shar
             f"(attention dropout {config.attention_dropout:g}), {config.dtype}"
         )
     lines += inputs.describe(data)
+    if isinstance(inputs, TaskInputs):
+        lines += [
+            f"  what {view} says is computed once: {size / 2**20:,.0f} MiB" for view, size in sizes(experiment, inputs)
+        ]
     micro, flops, device = run.micro_batch * mesh.size, steps.flops_per_step(experiment), mesh.devices.flat[0]
     lines.append(
         f"  {mesh.size} x {device.device_kind} (data {mesh.shape['data']}, fsdp {mesh.shape['fsdp']}), {micro} rows at "

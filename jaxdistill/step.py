@@ -146,7 +146,7 @@ def forward(
 def _read(computed: Mapping[str, Array]) -> bert.Outputs:
     """Outputs from a cache, whose arrays have the rows first."""
     found = {name: value if name == "top" else value.astype(jnp.float32) for name, value in computed.items()}
-    for name in found.keys() & {"hidden", "first"}:
+    for name in found.keys() & bert.BY_LAYER:
         found[name] = jnp.swapaxes(found[name], 0, 1)
     return bert.Outputs(**{"last": None, "embeddings": None} | found)
 

@@ -1,24 +1,76 @@
 """What a teacher that does not train says of a task's examples, computed once before training.
 
-The examples are the same in every epoch, and such a teacher reads without dropout, so its head's scores and its [CLS]
-states are kept in memory. Hidden states and attention scores of all positions are too many, and are computed anew.
+The examples are the same in every epoch, and such a teacher reads without dropout, so what it says is kept in memory:
+its head's scores and [CLS] states as float32, states and attention scores of all positions as float16.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxdistill import memory
-from jaxdistill.errors import UserError
-from jaxdistill.evaluate_task import judge_rows
+from jaxdistill import distributed, memory
+from jaxdistill.errors import Diverged, UserError
+from jaxdistill.evaluate_task import read
 from jaxdistill.experiment import Experiment
 from jaxdistill.initial import FromHuggingFace
 from jaxdistill.task_inputs import TaskInputs
 
 Read = Callable[[np.ndarray, int], dict[str, np.ndarray]]
+Kept = Mapping[str, list[np.ndarray]]
+
+_POSITIONS = {"spans": (0,), "last": (0,), "embeddings": (0,), "hidden": (1,), "scores": (2, 3)}
+"""Axes of a row's positions."""
+_ROUNDED = {"last", "embeddings", "hidden", "scores"}
+"""What is kept as float16."""
+
+
+def settle(experiment: Experiment, inputs: TaskInputs, before: Any = None) -> Experiment:
+    """The experiment with `run.once` settled: `all` where half of the memory that is free has room for it.
+
+    Args:
+      experiment: what runs.
+      inputs: what it reads.
+      before: how it was settled when the run began, which is kept to.
+    """
+    if experiment.run.once != "auto":
+        return experiment
+    whole = _with_once(experiment, "all")
+    if before in ("all", "heads"):
+        return _with_once(experiment, before)
+    fits = sum(size for _, size in sizes(whole, inputs)) <= _room()
+    return whole if all(distributed.gather(fits)) else _with_once(experiment, "heads")
+
+
+def _with_once(experiment: Experiment, once: str) -> Experiment:
+    return dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, once=once))
+
+
+def _room() -> int:
+    """Bytes that may be kept, those included that already are and would give way."""
+    return (memory.available_bytes() + sum(row.nbytes for row in jax.tree.leaves(list(_KEPT.values())))) // 2
+
+
+def sizes(experiment: Experiment, inputs: TaskInputs) -> Iterator[tuple[str, int]]:
+    """The views of which what is said is kept, and how many bytes that takes."""
+    for view, want in experiment.reading().items():
+        if experiment.known(view):
+            config = experiment.models[experiment.reader(view)]
+            rows = inputs.rows[experiment.data.views[view].vocabulary]
+            real = rows.lengths.astype(float)
+            states, layers = real.sum() * config.hidden, config.layers
+            numbers = {
+                "first": 2 * len(rows) * layers * config.hidden,
+                "last": states,
+                "embeddings": states,
+                "hidden": states * layers,
+                "scores": np.square(real).sum() * layers * config.heads,
+            }
+            head = 2 * real.sum() if config.spans else len(rows) * len(config.classifier)
+            yield view, int(4 * head + 2 * sum(numbers[name] for name in want))
 
 
 def taught(
@@ -34,34 +86,57 @@ def taught(
 
     Raises:
       UserError: there is no memory for it.
+      Diverged: what the teacher says is not finite.
     """
     found, length = {}, experiment.data.length
-    for view, want in experiment.reading().items():
-        if experiment.known(view):
-            name, role = experiment.data.views[view].vocabulary, experiment.reader(view)
-            config, rows, start = experiment.models[role], inputs.rows[name], experiment.start[role]
-            numbers = length * 2 if config.spans else len(config.classifier)
-            size = len(rows) * (4 * numbers + 4 * config.layers * config.hidden * ("first" in want))
-            if size > memory.available_bytes() // 2:
-                raise UserError(
-                    f"what {role!r} says of {len(rows):,} rows takes {size / 2**30:.1f} GiB, too much to keep here: "
-                    "compute it at every step, with --no-once"
-                )
-            whole = isinstance(start, FromHuggingFace) and start.whole
-            key = (start, start.contents(), None if whole else experiment.seed, config, rows, length, want)
-            if key not in _KEPT:
-                _KEPT.clear()
-                batch = -(-32 // sharding.mesh.size) * sharding.mesh.size
-                how = {"batch": batch, "sharding": sharding, "want": want, "label": role}
-                _KEPT[key] = judge_rows(config, params[role], rows, inputs.vocabularies[name], length, **how)
-            found[view] = functools.partial(_read, _KEPT[key])
+    for view, size in sizes(experiment, inputs):
+        name, role, want = experiment.data.views[view].vocabulary, experiment.reader(view), experiment.reading()[view]
+        config, rows, start = experiment.models[role], inputs.rows[name], experiment.start[role]
+        if size > _room():
+            raise UserError(
+                f"what {role!r} says of {len(rows):,} rows takes {size / 2**30:.1f} GiB, too much to keep here: "
+                f"compute it at every step, with --once {'none' if want <= {'first'} else 'heads'}"
+            )
+        whole = isinstance(start, FromHuggingFace) and start.whole
+        key = (start, start.contents(), None if whole else experiment.seed, config, rows, length, want)
+        if key not in _KEPT:
+            _KEPT.clear()
+            batch = -(-32 // sharding.mesh.size) * sharding.mesh.size
+            how = {"batch": batch, "sharding": sharding, "want": want, "label": role}
+            said = read(config, params[role], rows, inputs.vocabularies[name], length, **how)
+            _KEPT[key] = _keep(said, rows.lengths)
+        found[view] = functools.partial(_read, _KEPT[key])
     return found
 
 
-_KEPT: dict[Any, dict[str, np.ndarray]] = {}
+_KEPT: dict[Any, Kept] = {}
 """What was computed last: the runs of a sweep share it."""
 
 
-def _read(kept: Mapping[str, np.ndarray], rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
-    """What is known of some rows; of an empty row, number -1, something that no loss looks at."""
-    return {name: value[rows, :length] if name == "spans" else value[rows] for name, value in kept.items()}
+def _keep(said: Iterator[tuple[np.ndarray, dict[str, np.ndarray]]], lengths: np.ndarray) -> Kept:
+    """What is said of each row, by name, without its padding."""
+    kept: dict[str, list[Any]] = {}
+    for taken, found in said:
+        for name, values in found.items():
+            own = kept.setdefault(name, [None] * len(lengths))
+            for row, value in zip(taken, values, strict=True):
+                for axis in _POSITIONS.get(name, ()):
+                    value = np.take(value, np.arange(lengths[row]), axis)
+                own[row] = np.array(value, np.float16 if name in _ROUNDED else np.float32)
+                if not np.isfinite(own[row]).all():
+                    raise Diverged(f"{name} of the teacher are too large for float16: use --once heads")
+    return kept
+
+
+def _read(kept: Kept, rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
+    """What is known of some rows, as arrays with the rows first; zeros of an empty row, number -1, and of padding."""
+    found = {}
+    for name, values in kept.items():
+        shape = list(values[0].shape)
+        for axis in _POSITIONS.get(name, ()):
+            shape[axis] = length
+        found[name] = np.zeros((len(rows), *shape), values[0].dtype)
+        for place, row in enumerate(rows):
+            if row >= 0:
+                found[name][(place, *map(slice, values[row].shape))] = values[row]
+    return found

@@ -14,12 +14,13 @@ from jaxdistill import bert, cache, cli, hf, losses, tree
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.views import View
 from jaxdistill.errors import UserError
-from jaxdistill.experiment import Data, Experiment, Run
+from jaxdistill.experiment import Data, Experiment
 from jaxdistill.export import read_run
 from jaxdistill.hf import read_config
 from jaxdistill.initial import FromHuggingFace, FromLayers, Random
 from jaxdistill.metrics import read_lines
 from jaxdistill.optim import Optimizer
+from jaxdistill.run import Run
 from jaxdistill.terms import AttentionScores, CosineStates, HiddenStates, MaskedLM, Patience, SoftTargets
 from jaxdistill.train import train
 

@@ -21,9 +21,9 @@ from jaxdistill import cli, evaluate_task, knobs, predict
 from jaxdistill.bert import BertConfig
 from jaxdistill.data.vocab import SPECIALS, Vocabulary
 from jaxdistill.errors import UserError
-from jaxdistill.experiment import Run
 from jaxdistill.hf import write_hf
 from jaxdistill.initial import FromHuggingFace
+from jaxdistill.run import Run
 from jaxdistill.task_head import with_head
 from jaxdistill.task_inputs import read_examples, sample
 from jaxdistill.tasks.augmented import EXAMPLES

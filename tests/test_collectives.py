@@ -10,9 +10,9 @@ from tiny import RUN
 
 from jaxdistill import knobs, sharding, traffic
 from jaxdistill.collectives import collectives, wire_bytes
-from jaxdistill.experiment import Run
 from jaxdistill.inputs import open_inputs
 from jaxdistill.program import batch_shapes, compile_step
+from jaxdistill.run import Run
 
 SCALARS = 2048
 """Bytes of losses, counts and norms that a step may add up beside the gradients; the tiny gradients are 20 times it."""

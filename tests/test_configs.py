@@ -14,11 +14,11 @@ from jaxdistill.bert import BertConfig
 from jaxdistill.data.views import View
 from jaxdistill.data.vocab import SPECIALS
 from jaxdistill.errors import UserError
-from jaxdistill.experiment import Run
 from jaxdistill.export import export, read_model, read_run
 from jaxdistill.fill import fill_in
 from jaxdistill.initial import FromHuggingFace, FromWords, Random
 from jaxdistill.inputs import open_inputs
+from jaxdistill.run import Run
 from jaxdistill.terms import (
     AttentionScores,
     CosineStates,

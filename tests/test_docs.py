@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from jaxdistill import chips, cli, cli_plan, cli_runs, knobs, member
-from jaxdistill.experiment import Run
+from jaxdistill.run import Run
 from jaxdistill.sweep import read_grid
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"

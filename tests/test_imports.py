@@ -12,7 +12,7 @@ import jaxdistill
 ROOT = pathlib.Path(jaxdistill.__file__).parent
 LAYERS = [
     ["errors", "places", "files", "tree", "losses", "knobs", "progress", "signals", "chips", "dropout", "bert_config"],
-    ["lock", "lease", "agree", "table"],
+    ["lock", "lease", "agree", "table", "run"],
     ["versions", "member", "line", "roll_call", "parent", "distributed"],
     ["attention", "events", "seal", "checksum", "manifest", "picture", "usage"],
     ["bert", "optim", "sharding", "checkpoint", "metrics", "data/*", "tasks/*"],

@@ -19,11 +19,12 @@ from jaxdistill.bert import BertConfig
 from jaxdistill.data.masking import Masking
 from jaxdistill.data.vocab import SPECIALS, read_vocabulary, write_tokenizer
 from jaxdistill.errors import UserError
-from jaxdistill.experiment import Experiment, Run
+from jaxdistill.experiment import Experiment
 from jaxdistill.export import export, read_model, read_run
 from jaxdistill.initial import FromTable, Random
 from jaxdistill.inputs import open_inputs
 from jaxdistill.optim import Optimizer
+from jaxdistill.run import Run
 from jaxdistill.terms import AttentionScores, HiddenStates
 
 

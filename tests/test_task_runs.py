@@ -11,11 +11,11 @@ import torch
 import transformers
 
 from jaxdistill import bert, cache, cli, evaluate_task, hf, knobs, sharding, task_head, taught, tree
-from jaxdistill import train as loop
 from jaxdistill.data.vocab import read_vocabulary
 from jaxdistill.errors import UserError
-from jaxdistill.experiment import Run
 from jaxdistill.export import export, read_run
+from jaxdistill.manifest import read_manifest
+from jaxdistill.run import Run
 from jaxdistill.sweep import read_grid
 from jaxdistill.task_inputs import read_examples, read_task_inputs, sample, updates
 from jaxdistill.tasks.read import read_split
@@ -147,23 +147,59 @@ def test_patient_distillation_of_every_kind(kind, tasks, tiny_inputs, tmp_path):
 
 @pytest.mark.parametrize("kind", ["classes", "spans"])
 @pytest.mark.filterwarnings("ignore:.*has no weights for")
-def test_a_teacher_computed_once_teaches_the_same(kind, tasks, tiny_inputs, tmp_path, monkeypatch):
+def test_a_teacher_computed_once_teaches_the_same(kind, tasks, tiny_inputs, tmp_path):
     fine_tuned = make("finetune", model=str(tiny_inputs.teacher), epochs=1.0, **asked(tasks, kind), **SHORT)
     finish(fine_tuned, tmp_path / "teacher")
     export(tmp_path / "teacher", tmp_path / "model", notify=lambda line: None)
     common = {"teacher": str(tmp_path / "model"), "student": str(tiny_inputs.teacher), "epochs": 2.0}
     experiment = make("pkd", layers="last", **common, **asked(tasks, kind), **SHORT)
     assert experiment.running().keys() == {"student"}
-    finish(experiment, tmp_path / "once")
-    monkeypatch.setattr(loop, "taught", lambda *_: {})
-    finish(experiment, tmp_path / "anew")
+    check_taught_alike(experiment, "none", {"student", "teacher"}, tmp_path)
+
+
+def with_once(experiment, once):
+    return dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, once=once))
+
+
+def check_taught_alike(experiment, once, running, folder):
+    """The same losses as with another `--once`, where these models run at every step."""
+    anew = with_once(experiment, once)
+    assert anew.running().keys() == running
+    finish(experiment, folder / "once")
+    finish(anew, folder / "anew")
     one, other = (
-        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("once", "anew")
     )
     for ours, theirs in zip(one, other, strict=True):
-        for name in ("task", "soft", "patience"):
+        for name in experiment.terms:
             assert ours[name] == pytest.approx(theirs[name], rel=5e-3, abs=1e-4), name
+
+
+def test_states_of_all_positions_computed_once_teach_the_same(tasks, teacher, tiny_inputs, tmp_path):
+    given = {"teacher": str(teacher), "student": str(tiny_inputs.teacher), "epochs": 2.0, **asked(tasks), **SHORT}
+    experiment = make("tinybert_task", stage=1, **given)
+    check_taught_alike(experiment, "heads", {"student", "teacher"}, tmp_path)
+    settled = [read_manifest(tmp_path / name)["config"]["run"]["once"] for name in ("once", "anew")]
+    assert settled == ["all", "heads"] and with_once(experiment, "all").running().keys() == {"student"}
+
+
+def test_states_are_kept_where_there_is_room(tasks, teacher, tiny_inputs, tmp_path, monkeypatch):
+    given = {"teacher": str(teacher), "student": str(tiny_inputs.teacher), "epochs": 1.0, **asked(tasks), **SHORT}
+    experiment = make("tinybert_task", stage=1, **given)
+    inputs = read_task_inputs(experiment.data)
+    whole = with_once(experiment, "all")
+    config, lengths = experiment.models["teacher"], inputs.rows["teacher"].lengths
+    numbers = lengths * config.hidden * (config.layers + 1) + lengths**2 * config.layers * config.heads
+    assert dict(taught.sizes(whole, inputs)) == {"teacher": 2 * numbers.sum()}
+    for room, settled in ((4 * numbers.sum(), "all"), (4 * numbers.sum() - 2, "heads")):
+        monkeypatch.setattr("jaxdistill.memory.available_bytes", lambda room=room: int(room))
+        monkeypatch.setattr("jaxdistill.taught._KEPT", {})
+        assert taught.settle(experiment, inputs).run.once == settled
+        assert taught.settle(experiment, inputs, "all") == taught.settle(whole, inputs) == whole, "goes on as it began"
+    monkeypatch.setattr("jaxdistill.memory.device_bytes", lambda device: 2**30)
+    with pytest.raises(UserError, match="too much to keep here: compute it at every step, with --once heads"):
+        finish(whole, tmp_path / "run")
 
 
 @pytest.mark.filterwarnings("ignore:.*has no weights for")
@@ -248,12 +284,6 @@ def test_a_required_knob_may_be_in_the_grid(tasks, tiny_inputs, tmp_path, capsys
     grid = ["--grid", f"model={tiny_inputs.teacher}", "lr=1e-3,1e-2"]
     assert cli.main(["finetune", "finetune", *given, f"--workdir={tmp_path / 'runs'}", "--seeds=0", *grid]) == 2
     assert "--seeds 0: give at least 1" in capsys.readouterr().err
-
-
-def test_hidden_states_of_all_positions_are_computed_anew(tasks, teacher, tiny_inputs):
-    given = {"teacher": str(teacher), "student": str(tiny_inputs.teacher), "length": 24, **asked(tasks)}
-    assert make("tinybert_task", stage=1, **given).running().keys() == {"student", "teacher"}
-    assert make("tinybert_task", stage=2, **given).running().keys() == {"student"}
 
 
 def test_what_does_not_fit_the_task_is_refused(tasks, teacher, tiny_inputs):

@@ -10,8 +10,9 @@ from jaxdistill import bert, knobs
 from jaxdistill.data.corpus import open_corpus, prepare
 from jaxdistill.data.vocab import write_tokenizer
 from jaxdistill.data.wordpiece import learn_vocabulary
-from jaxdistill.experiment import Experiment, Run
+from jaxdistill.experiment import Experiment
 from jaxdistill.hf import write_hf
+from jaxdistill.run import Run
 
 TEACHER = {"hidden": 12, "layers": 2, "heads": 2, "ffn": 24, "positions": 24}
 KNOBS = {

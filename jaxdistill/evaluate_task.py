@@ -23,7 +23,7 @@ from jaxdistill.tasks.task import Examples, Task
 _judge = jax.jit(bert.judge, static_argnums=(0, 5))
 
 
-def read(
+def read_rows(
     config: BertConfig,
     params: Mapping[str, Any],
     rows: Rows,
@@ -76,10 +76,10 @@ def judge(
 ) -> np.ndarray:
     """What a model's head says of rows, in their order: float32 [rows, classes], or of spans [rows, length, 2].
 
-    `how` and errors are those of `read`.
+    `how` and errors are those of `read_rows`.
     """
     found = np.zeros((len(rows), *((length, 2) if config.spans else (len(config.classifier),))), np.float32)
-    for taken, said in read(config, params, rows, vocabulary, length, **how):
+    for taken, said in read_rows(config, params, rows, vocabulary, length, **how):
         value = said["spans" if config.spans else "classes"]
         found[taken, : value.shape[1]] = value
     return found

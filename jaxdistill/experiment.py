@@ -250,6 +250,10 @@ class Experiment:
                     "cut, and one the masks of the other (`masks_of`)"
                 )
 
+    def with_run(self, **knobs: Any) -> "Experiment":
+        """The same experiment, run in another way."""
+        return dataclasses.replace(self, run=dataclasses.replace(self.run, **knobs))
+
     def reader(self, view: str) -> str:
         """The model that reads a view."""
         return self.reads.get(view, view)

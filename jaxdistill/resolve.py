@@ -72,11 +72,11 @@ def resolve(
         experiment = settle(experiment, inputs, kept["run"].get("once"))
     rows = kept["run"].get("micro_batch", 0)
     if not experiment.run.micro_batch and rows and experiment.data.batch % (rows * mesh.size) == 0:
-        experiment = _with_micro_batch(experiment, rows)
+        experiment = experiment.with_run(micro_batch=rows)
     device = mesh.local_devices[0]
     room = min(distributed.gather(memory.device_bytes(device)))
     rows = memory.choose_micro_batch(experiment, mesh.size, room, device.platform == "cpu")
-    experiment = _with_micro_batch(experiment, rows)
+    experiment = experiment.with_run(micro_batch=rows)
     weights = {role: digest for role, start in starts.items() if (digest := start.contents())}
     current = manifest.manifest(
         experiment, inputs.hashes() | {f"weights of {role}": found for role, found in weights.items()}
@@ -85,10 +85,6 @@ def resolve(
     manifest.check_alike(distributed.gather(current), (MAY_CHANGE - {"run"}) | paths)
     notes = manifest.check_manifest(workdir, saved, current, MAY_CHANGE | paths, accept) if saved else []
     return experiment, current, [f"note: {line}" for line in notes]
-
-
-def _with_micro_batch(experiment: Experiment, rows: int) -> Experiment:
-    return dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, micro_batch=rows))
 
 
 def describe(experiment: Experiment, inputs: Inputs | TaskInputs, mesh: jax.sharding.Mesh) -> list[str]:
@@ -107,7 +103,7 @@ def describe(experiment: Experiment, inputs: Inputs | TaskInputs, mesh: jax.shar
     lines += inputs.describe(data)
     if isinstance(inputs, TaskInputs):
         lines += [
-            f"  what {view} says is computed once: {size / 2**20:,.0f} MiB" for view, size in sizes(experiment, inputs)
+            f"  what {view} says is computed once: {size / 2**20:,.1f} MiB" for view, size in sizes(experiment, inputs)
         ]
     micro, flops, device = run.micro_batch * mesh.size, steps.flops_per_step(experiment), mesh.devices.flat[0]
     lines.append(

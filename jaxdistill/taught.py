@@ -4,7 +4,6 @@ The examples are the same in every epoch, and such a teacher reads without dropo
 its head's scores and [CLS] states as float32, states and attention scores of all positions as float16.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,8 +12,8 @@ import jax
 import numpy as np
 
 from jaxdistill import distributed, memory
-from jaxdistill.errors import Diverged, UserError
-from jaxdistill.evaluate_task import read
+from jaxdistill.errors import UserError
+from jaxdistill.evaluate_task import read_rows
 from jaxdistill.experiment import Experiment
 from jaxdistill.initial import FromHuggingFace
 from jaxdistill.task_inputs import TaskInputs
@@ -24,7 +23,7 @@ Kept = Mapping[str, list[np.ndarray]]
 
 _POSITIONS = {"spans": (0,), "last": (0,), "embeddings": (0,), "hidden": (1,), "scores": (2, 3)}
 """Axes of a row's positions."""
-_ROUNDED = {"last", "embeddings", "hidden", "scores"}
+_ROUNDED = _POSITIONS.keys() - {"spans"}
 """What is kept as float16."""
 
 
@@ -38,15 +37,11 @@ def settle(experiment: Experiment, inputs: TaskInputs, before: Any = None) -> Ex
     """
     if experiment.run.once != "auto":
         return experiment
-    whole = _with_once(experiment, "all")
     if before in ("all", "heads"):
-        return _with_once(experiment, before)
+        return experiment.with_run(once=before)
+    whole = experiment.with_run(once="all")
     fits = sum(size for _, size in sizes(whole, inputs)) <= _room()
-    return whole if all(distributed.gather(fits)) else _with_once(experiment, "heads")
-
-
-def _with_once(experiment: Experiment, once: str) -> Experiment:
-    return dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, once=once))
+    return whole if all(distributed.gather(fits)) else experiment.with_run(once="heads")
 
 
 def _room() -> int:
@@ -61,16 +56,16 @@ def sizes(experiment: Experiment, inputs: TaskInputs) -> Iterator[tuple[str, int
             config = experiment.models[experiment.reader(view)]
             rows = inputs.rows[experiment.data.views[view].vocabulary]
             real = rows.lengths.astype(float)
-            states, layers = real.sum() * config.hidden, config.layers
-            numbers = {
-                "first": 2 * len(rows) * layers * config.hidden,
+            states, layers = 2 * real.sum() * config.hidden, config.layers
+            taken = {
+                "first": 4 * len(rows) * layers * config.hidden,
                 "last": states,
                 "embeddings": states,
                 "hidden": states * layers,
-                "scores": np.square(real).sum() * layers * config.heads,
+                "scores": 2 * np.square(real).sum() * layers * config.heads,
             }
-            head = 2 * real.sum() if config.spans else len(rows) * len(config.classifier)
-            yield view, int(4 * head + 2 * sum(numbers[name] for name in want))
+            head = 4 * (2 * real.sum() if config.spans else len(rows) * len(config.classifier))
+            yield view, int(head + sum(taken[name] for name in want))
 
 
 def taught(
@@ -85,7 +80,7 @@ def taught(
       sharding: where the rows lie while they are computed.
 
     Raises:
-      UserError: there is no memory for it.
+      UserError: there is no memory for it; a number is too large for float16.
       Diverged: what the teacher says is not finite.
     """
     found, length = {}, experiment.data.length
@@ -103,7 +98,7 @@ def taught(
             _KEPT.clear()
             batch = -(-32 // sharding.mesh.size) * sharding.mesh.size
             how = {"batch": batch, "sharding": sharding, "want": want, "label": role}
-            said = read(config, params[role], rows, inputs.vocabularies[name], length, **how)
+            said = read_rows(config, params[role], rows, inputs.vocabularies[name], length, **how)
             _KEPT[key] = _keep(said, rows.lengths)
         found[view] = functools.partial(_read, _KEPT[key])
     return found
@@ -122,9 +117,10 @@ def _keep(said: Iterator[tuple[np.ndarray, dict[str, np.ndarray]]], lengths: np.
             for row, value in zip(taken, values, strict=True):
                 for axis in _POSITIONS.get(name, ()):
                     value = np.take(value, np.arange(lengths[row]), axis)
-                own[row] = np.array(value, np.float16 if name in _ROUNDED else np.float32)
+                with np.errstate(over="ignore"):
+                    own[row] = np.array(value, np.float16 if name in _ROUNDED else np.float32)
                 if not np.isfinite(own[row]).all():
-                    raise Diverged(f"{name} of the teacher are too large for float16: use --once heads")
+                    raise UserError(f"the teacher's {name} are too large to be kept as float16: use --once heads")
     return kept
 
 

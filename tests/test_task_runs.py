@@ -157,13 +157,9 @@ def test_a_teacher_computed_once_teaches_the_same(kind, tasks, tiny_inputs, tmp_
     check_taught_alike(experiment, "none", {"student", "teacher"}, tmp_path)
 
 
-def with_once(experiment, once):
-    return dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, once=once))
-
-
 def check_taught_alike(experiment, once, running, folder):
     """The same losses as with another `--once`, where these models run at every step."""
-    anew = with_once(experiment, once)
+    anew = experiment.with_run(once=once)
     assert anew.running().keys() == running
     finish(experiment, folder / "once")
     finish(anew, folder / "anew")
@@ -181,14 +177,15 @@ def test_states_of_all_positions_computed_once_teach_the_same(tasks, teacher, ti
     experiment = make("tinybert_task", stage=1, **given)
     check_taught_alike(experiment, "heads", {"student", "teacher"}, tmp_path)
     settled = [read_manifest(tmp_path / name)["config"]["run"]["once"] for name in ("once", "anew")]
-    assert settled == ["all", "heads"] and with_once(experiment, "all").running().keys() == {"student"}
+    assert settled == ["all", "heads"] and experiment.with_run(once="all").running().keys() == {"student"}
+    assert make("tinybert_task", stage=2, **given).running().keys() == {"student"}
 
 
 def test_states_are_kept_where_there_is_room(tasks, teacher, tiny_inputs, tmp_path, monkeypatch):
     given = {"teacher": str(teacher), "student": str(tiny_inputs.teacher), "epochs": 1.0, **asked(tasks), **SHORT}
     experiment = make("tinybert_task", stage=1, **given)
     inputs = read_task_inputs(experiment.data)
-    whole = with_once(experiment, "all")
+    whole = experiment.with_run(once="all")
     config, lengths = experiment.models["teacher"], inputs.rows["teacher"].lengths
     numbers = lengths * config.hidden * (config.layers + 1) + lengths**2 * config.layers * config.heads
     assert dict(taught.sizes(whole, inputs)) == {"teacher": 2 * numbers.sum()}
@@ -200,6 +197,12 @@ def test_states_are_kept_where_there_is_room(tasks, teacher, tiny_inputs, tmp_pa
     monkeypatch.setattr("jaxdistill.memory.device_bytes", lambda device: 2**30)
     with pytest.raises(UserError, match="too much to keep here: compute it at every step, with --once heads"):
         finish(whole, tmp_path / "run")
+
+
+def test_states_that_float16_does_not_hold_are_refused():
+    scores = np.full((1, 1, 1, 4, 4), 7e4, np.float32)
+    with pytest.raises(UserError, match="the teacher's scores are too large to be kept as float16: use --once heads"):
+        taught._keep(iter([(np.array([0]), {"scores": scores})]), np.array([3]))
 
 
 @pytest.mark.filterwarnings("ignore:.*has no weights for")

@@ -67,9 +67,12 @@ def config(
     usual_epochs, usual_rate, warmup = PAPER[stage]
     if stage == 1:
         usual_epochs = EPOCHS.get(task, usual_epochs)
-    of_other = {1: temperature != 1.0 or pooling, 2: (layer_map, embd, hidn, attn) != ("uniform", 1.0, 1.0, 1.0)}
-    if of_other[stage]:
-        raise UserError(f"a knob of stage {3 - stage} is given, which is of no effect in stage {stage}: leave it out")
+    only = {
+        1: {"layer_map": layer_map != "uniform", "embd": embd != 1.0, "hidn": hidn != 1.0, "attn": attn != 1.0},
+        2: {"temperature": temperature != 1.0, "pooling": bool(pooling)},
+    }
+    for name in (name for name, given in only[3 - stage].items() if given):
+        raise UserError(f"{name} is a knob of stage {3 - stage}, of no effect in stage {stage}: leave it out")
     if stage == 1:
         bare = {"mlm": False, "pooler": False, "classifier": (), "spans": False}
         models = {"student": dataclasses.replace(own, mlm=False), "teacher": dataclasses.replace(shape, **bare)}

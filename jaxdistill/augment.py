@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -223,8 +224,9 @@ def likely_pieces(
     likely = np.full((len(places.text), count), -1, np.int32)
     done = sum(len(rows) for path, rows in paths.items() if path.is_file())
     params, allowed = jax.device_put((model.params, offered(model.vocabulary, model.config.vocab)))
-    quiet = None if progress else True
-    with tqdm.tqdm(total=len(asked), initial=done, unit="word", unit_scale=True, disable=quiet) as bar:
+    every = 0.1 if sys.stderr.isatty() else 30  # seconds
+    how = {"unit": "word", "unit_scale": True, "mininterval": every, "disable": not progress}
+    with tqdm.tqdm(total=len(asked), initial=done, **how) as bar:
         for path, rows in paths.items():
             if not path.is_file():
                 found = np.empty((len(rows), count), np.int32)
@@ -233,7 +235,10 @@ def likely_pieces(
                     bar.update(len(some))
                 with files.atomic(path) as temporary, open(temporary, "wb") as file:
                     np.save(file, found)
-            likely[rows] = np.load(path)
+            try:
+                likely[rows] = np.load(path)
+            except ValueError as error:
+                raise UserError(f"{path} is damaged ({error}): remove it, and it is computed again") from None
     return likely
 
 

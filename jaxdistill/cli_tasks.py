@@ -23,8 +23,9 @@ PREDICT = """Of lines, from stdin or --input: a JSON object for each, in their o
   jaxdistill predict FOLDER --task sst2 < lines           {"label": "positive", "probabilities": {"negative": ...}}
   jaxdistill predict FOLDER --task stsb < lines           {"score": 3.81}
   jaxdistill predict FOLDER --task squad2 < lines         {"answer": "", "best": "Rome", "no_answer": 2.1}
-A line is a text. For a task of two it has a tab between them, or is {"first": "...", "second": "..."}; for squad and
-squad2 the two are {"question": "...", "context": "..."}. In squad2 the answer is "" where no_answer is above 0.
+A line is a text, or {"text": "..."}. For a task of two it has a tab between them, or is {"first": "...",
+"second": "..."}; for squad and squad2 the two are {"question": "...", "context": "..."}. In squad2 the answer is ""
+where no_answer is above 0.
 Of a split, each with its id:
   jaxdistill predict RUN --split dev
 Without --task, a folder's head tells its classes, and the first line whether there are two texts.
@@ -115,6 +116,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     import jax
 
     from jaxdistill.files import check_writable, write_json
+    from jaxdistill.hf_files import check_single
     from jaxdistill.measure import measure, measure_task
     from jaxdistill.report import run_table, score_table
     from jaxdistill.task_model import task_of
@@ -123,6 +125,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise UserError("--corpus scores masked words, --task a fine-tuned model: give one of them")
     unknown = [] if options.corpus or options.task else [name for name in options.models if not task_of(name)]
     if unknown:
+        check_single(unknown[0])
         raise UserError(f"{unknown[0]} is no run of a task: give --corpus HELD_OUT, or --task for a fine-tuned model")
     for name in _asked(options, *(_OF_TASK if options.corpus else _OF_CORPUS)):
         raise UserError(f"--{name} is for scores {'of a task' if options.corpus else 'on a corpus'}: leave it out")
@@ -192,8 +195,9 @@ def _submit(options: argparse.Namespace) -> None:
     check_writable(options.out)
     for name in options.models:
         place, task = _named(options, name)
-        if task := task or task_of(place):
-            parts_of(task, options.split)
+        if not (task := task or task_of(place)):
+            raise UserError(f"{name} does not tell its task: write TASK={name}, or give --task")
+        parts_of(task, options.split)
     models = (_model(options, name) for name in options.models)
     found = submit(models, options.split, options.out, batch=options.batch)
     missing = [part for part in PARTS if part not in found]

@@ -1,5 +1,6 @@
 """What a run would take here: everything is built and compiled, nothing is trained."""
 
+import math
 import os
 
 from jaxdistill import manifest, sharding
@@ -8,6 +9,7 @@ from jaxdistill.experiment import Experiment
 from jaxdistill.inputs import open_inputs
 from jaxdistill.program import batch_shapes, compile_step
 from jaxdistill.resolve import describe, resolve
+from jaxdistill.task_inputs import TaskInputs
 
 MIB = 2**20
 
@@ -33,7 +35,8 @@ def dry_run(experiment: Experiment, workdir: str | os.PathLike) -> list[str]:
             f"  bytes per device: state and batch {memory.argument_size_in_bytes / MIB:,.1f} MiB, activations and "
             f"gradients {memory.temp_size_in_bytes / MIB:,.1f} MiB"
         )
-    epochs = experiment.steps * experiment.data.batch / len(inputs)
+    epoch = len(inputs) / experiment.data.batch
+    epochs = experiment.steps / (math.ceil(epoch) if isinstance(inputs, TaskInputs) else epoch)
     lines.append(
         f"  the whole run: {experiment.steps * steps.flops_per_step(experiment):.3g} FLOP, "
         f"{experiment.steps * experiment.data.batch * experiment.data.length:,} positions, {epochs:.2f} epochs"

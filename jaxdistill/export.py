@@ -21,6 +21,7 @@ from jaxdistill.hf import read_hf, write_hf
 from jaxdistill.initial import recorded
 from jaxdistill.model_card import Facts, Measured, model_card
 from jaxdistill.places import place
+from jaxdistill.tasks.read import is_pair
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -202,6 +203,7 @@ def _facts(found: Trained, name: str, dtype: str, measured: Measured | None) -> 
         corpus_sha256=found.manifest["data"].get("corpus") or found.manifest["data"]["examples"],
         dtype=dtype,
         measured=measured,
+        pair="task" in asked["data"] and is_pair(asked["data"]["task"], asked["data"]["columns"]),
         command=found.manifest.get("command"),
         versions={name: version for name, version in versions.items() if version},
     )

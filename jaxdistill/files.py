@@ -114,7 +114,7 @@ def read_json(path: str | os.PathLike) -> Any:
         return json.loads(place(path).read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a JSON file: {error}") from None
 
 

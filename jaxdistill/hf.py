@@ -152,7 +152,8 @@ def read_hf(
     if fresh and not fresh_heads:
         names = f" of the classes {', '.join(config.classifier)}" if "classifier" in fresh else ""
         there = f"; its classes are {', '.join(classes)} (id2label in its config.json)" if names and classes else ""
-        raise UserError(f"{source} has no {' and no '.join(fresh)} head{names}{there}")
+        way = ": take a masked-language model, as it was before its fine-tuning" if fresh == ("mlm",) else ""
+        raise UserError(f"{source} has no {' and no '.join(fresh)} head{names}{there}{way}")
     expected = hf_names.expected(config, family, fresh)
     aside = _check_names(source, config, family, expected, stored)
     flat = _load(source, config, family, expected, stored)

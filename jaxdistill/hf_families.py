@@ -66,6 +66,12 @@ CLASSIFIER, SPANS = "SequenceClassification", "QuestionAnswering"
 """How the classes with these heads end."""
 
 
+def class_of(content: Any) -> str:
+    """The class of `transformers` that the content of a config.json names, or ""."""
+    named = content.get("architectures") if isinstance(content, dict) else None
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
+
+
 def family_of(config: BertConfig) -> Family:
     """The family that a model is written as: DistilBERT where it can express the model, else BERT.
 

@@ -15,6 +15,7 @@ import safetensors
 from jaxdistill import manifest
 from jaxdistill.errors import UserError
 from jaxdistill.files import read_json, settle
+from jaxdistill.hf_families import CLASSIFIER, SPANS, class_of
 
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 WEIGHTS = "model.safetensors"
@@ -25,7 +26,7 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _HUB_ID = r"[\w.-]+(/[\w.-]+)?"
 _CONVERT = (
     "convert it once with transformers and torch, where you trust its origin: python -c 'from transformers import "
-    'AutoModelForMaskedLM, AutoTokenizer; AutoModelForMaskedLM.from_pretrained("{source}").save_pretrained("NEW"); '
+    '{auto}, AutoTokenizer; {auto}.from_pretrained("{source}").save_pretrained("NEW"); '
     'AutoTokenizer.from_pretrained("{source}").save_pretrained("NEW")\' and give NEW'
 )
 
@@ -47,8 +48,7 @@ def locate(source: str | os.PathLike, revision: str | None, patterns: Sequence[s
             raise UserError(f"{source} is a folder, which has no revision {revision!r}: leave the revision out")
         if (path / manifest.NAME).is_file():
             raise UserError(f"{source} is a run, no model yet: `jaxdistill export {source} --out FOLDER` makes one")
-        if (path / "seed-0" / manifest.NAME).is_file():
-            raise UserError(f"{source} holds the runs of a sweep: name one of them, such as {path / 'seed-0'}")
+        check_single(path)
         return path, None
     if path.exists():
         raise UserError(f"{source} is a file: give the folder that holds config.json and {WEIGHTS}")
@@ -67,6 +67,13 @@ def locate(source: str | os.PathLike, revision: str | None, patterns: Sequence[s
         ) from error
     path = pathlib.Path(folder)
     return path, path.name
+
+
+def check_single(source: str | os.PathLike) -> None:
+    """Raises UserError for the folder of a sweep, which holds runs."""
+    path = pathlib.Path(source)
+    if (path / "seed-0" / manifest.NAME).is_file():
+        raise UserError(f"{source} holds the runs of a sweep: name one of them, such as {path / 'seed-0'}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +110,9 @@ def tensors(folder: pathlib.Path, source: str | os.PathLike) -> list[Stored]:
     if (folder / WEIGHTS).is_file():
         return _listed(folder / WEIGHTS)
     if not (folder / INDEX).is_file():
-        convert = _CONVERT.format(source=source)
+        named = class_of(read_json(folder / "config.json")) if (folder / "config.json").is_file() else ""
+        head = next((head for head in (CLASSIFIER, SPANS) if named.endswith(head)), "MaskedLM")
+        convert = _CONVERT.format(source=source, auto=f"AutoModelFor{head}")
         pickle = [name for name in _PICKLES if (folder / name).exists()]
         if pickle:
             raise UserError(f"{source} has its weights in a pickle ({pickle[0]}), which can run any code: {convert}")

@@ -13,7 +13,7 @@ from jaxdistill.bert_config import SCORE
 from jaxdistill.data.vocab import Vocabulary
 from jaxdistill.errors import UserError
 from jaxdistill.files import read_json
-from jaxdistill.hf_families import CLASSIFIER, FAMILIES, SPANS, Family, family_of
+from jaxdistill.hf_families import CLASSIFIER, FAMILIES, SPANS, Family, class_of, family_of
 
 MARK = "jaxdistill_version"
 """The key by which a config.json says that it is an export of ours."""
@@ -54,15 +54,12 @@ def parse_config(path: pathlib.Path, **heads: Any) -> tuple[BertConfig, Family]:
 
 
 def _content(path: pathlib.Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path.parent} has no {path.name}: it is no model folder")
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a JSON object")
     return content
-
-
-def _class(content: dict[str, Any]) -> str:
-    """The class of `transformers` that a config.json names, or ""."""
-    return str((content.get("architectures") or [""])[0])
 
 
 def is_fine_tuned(path: pathlib.Path) -> bool:
@@ -71,7 +68,7 @@ def is_fine_tuned(path: pathlib.Path) -> bool:
     Raises:
       UserError: it is not one.
     """
-    return _class(_content(path)).endswith((CLASSIFIER, SPANS))
+    return class_of(_content(path)).endswith((CLASSIFIER, SPANS))
 
 
 def parse_task_heads(path: pathlib.Path) -> dict[str, Any]:
@@ -81,7 +78,7 @@ def parse_task_heads(path: pathlib.Path) -> dict[str, Any]:
       UserError: it says nothing of a classifier or of spans, or names its classes badly.
     """
     content = _content(path)
-    named = _class(content)
+    named = class_of(content)
     if named.endswith(SPANS):
         return {"mlm": False, "spans": True}
     if not named.endswith(CLASSIFIER):
@@ -90,7 +87,8 @@ def parse_task_heads(path: pathlib.Path) -> dict[str, Any]:
             "Fine-tune it first, with `jaxdistill finetune`"
         )
     names = content.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
-    if not isinstance(names, dict) or set(names) != {str(number) for number in range(len(names))}:
+    numbers = map(str, range(len(names))) if isinstance(names, dict) else ()
+    if not names or set(names) != set(numbers) or not all(isinstance(name, str) for name in names.values()):
         raise UserError(f"{path}: id2label is {names!r}; it must name every class from 0 on")
     pooling = "relu" if content.get("model_type") == "distilbert" else "tanh"
     labels = tuple(names[str(number)] for number in range(len(names)))

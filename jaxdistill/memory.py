@@ -127,4 +127,4 @@ def choose_micro_batch(experiment: Experiment, devices: int, memory: int, cpu: b
             "smaller model, a shorter length, or --fsdp"
         )
     most = min(most, CPU_ROWS) if cpu else most
-    return max(divisor for divisor in range(1, rows + 1) if rows % divisor == 0 and divisor <= most)
+    return max(divisor for divisor in range(1, min(rows, most) + 1) if rows % divisor == 0)

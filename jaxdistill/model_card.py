@@ -54,6 +54,7 @@ class Facts:
       dtype: type of the numbers in the file.
       file_bytes: size of model.safetensors.
       measured: its scores, and those of what it is to be compared with.
+      pair: its classifier reads two texts.
       command: the command that trained the model.
       versions: package → version.
     """
@@ -75,6 +76,7 @@ class Facts:
     dtype: str = "float32"
     file_bytes: int | None = None
     measured: Measured | None = None
+    pair: bool = False
     command: str | None = None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -124,7 +126,8 @@ class _Use(NamedTuple):
     purpose: str
 
 
-def _use(config: BertConfig) -> _Use:
+def _use(facts: Facts) -> _Use:
+    config = facts.config
     if config.mlm:
         what = "with a masked-language-model head"
         return _Use(
@@ -135,7 +138,9 @@ def _use(config: BertConfig) -> _Use:
         return _Use("question-answering", "that answers questions", call, "finds answers to questions in a text")
     if config.classifier:
         what = f"with a classifier of {', '.join(config.classifier)}"
-        return _Use("text-classification", what, '"The house is on the hill."', "is for the task that it was tuned for")
+        one, other = "The house is on the hill.", "There is a house."
+        call = f'{{"text": "{one}", "text_pair": "{other}"}}' if facts.pair else f'"{one}"'
+        return _Use("text-classification", what, call, "is for the task that it was tuned for")
     return _Use("feature-extraction", "without a head", "", "is a start for fine-tuning")
 
 
@@ -143,7 +148,7 @@ def _front_matter(facts: Facts) -> str:
     """YAML; every value is written as JSON, which YAML contains."""
     content = {
         "library_name": "transformers",
-        "pipeline_tag": _use(facts.config).tag,
+        "pipeline_tag": _use(facts).tag,
         "tags": [family_of(facts.config).kind, "distillation", "jaxdistill"],
     }
     if facts.base_model is not None and facts.base_revision is not None:
@@ -156,7 +161,7 @@ def _front_matter(facts: Facts) -> str:
 def _result(facts: Facts, measured: Measured) -> dict[str, Any]:
     """The model's own scores as the hub lists them."""
     return {
-        "task": {"type": _use(facts.config).tag},
+        "task": {"type": _use(facts).tag},
         "dataset": {
             "name": measured.task,
             "type": measured.task,
@@ -171,7 +176,7 @@ def _summary(facts: Facts) -> str:
     config = facts.config
     made = "was made by" if facts.role == "model" else f"is the {facts.role} of"
     text = (
-        f"A {family_of(config).name} encoder {_use(config).head}: {config.layers} layers × {config.hidden}, "
+        f"A {family_of(config).name} encoder {_use(facts).head}: {config.layers} layers × {config.hidden}, "
         f"{config.heads} attention heads, {parameter_count(config):,} parameters, {facts.vocabulary:,} WordPieces, "
         f"trained on rows of {facts.length} pieces. It {made}: {_line(facts.method)}"
         f"{f', variant `{facts.variant}`' if facts.variant else ''}."
@@ -213,7 +218,7 @@ def _scores(measured: Measured) -> str:
 
 
 def _loading(facts: Facts) -> str:
-    use = _use(facts.config)
+    use = _use(facts)
     if not use.call:
         return _block(
             "from transformers import AutoModel, AutoTokenizer\n\n"
@@ -228,11 +233,11 @@ def _loading(facts: Facts) -> str:
 
 def _limits(facts: Facts) -> str:
     beyond = facts.config.positions > facts.length
-    further = f", and its positions beyond that, up to {facts.config.positions}, were not trained" if beyond else ""
+    further = f", and left its positions beyond that, up to {facts.config.positions}, as they were" if beyond else ""
     return (
-        f"The model {_use(facts.config).purpose}. Nothing beyond the figures on this page was measured: neither tasks, "
+        f"The model {_use(facts).purpose}. Nothing beyond the figures on this page was measured: neither tasks, "
         "nor other kinds of text or languages, nor the biases that it takes from its text and its base model. Texts "
-        f"longer than {facts.length} pieces must be cut: it was trained on none{further}. Its licence depends on those "
+        f"longer than {facts.length} pieces must be cut: this training had none{further}. Its licence depends on those "
         "of its text and its base model; none is stated here."
     )
 

@@ -121,8 +121,12 @@ def _data(workdir, saved: Mapping[str, Any], role: str, task: str, where: Mappin
     return TaskData(**{"task": task} | {field: saved[field] for field in kept} | own | where)
 
 
+_UNBOUND = 2**30
+
+
 def _max_length(folder: str) -> int:
     """The `model_max_length` of a tokenizer; a number without bound where it says none."""
     path = pathlib.Path(folder) / "tokenizer_config.json"
-    said = files.read_json(path).get("model_max_length") if path.is_file() else None
-    return int(said) if isinstance(said, int | float) and said >= 1 else 2**30
+    content = files.read_json(path) if path.is_file() else {}
+    said = content.get("model_max_length") if isinstance(content, dict) else None
+    return int(said) if isinstance(said, int | float) and 1 <= said < _UNBOUND else _UNBOUND

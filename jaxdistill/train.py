@@ -94,6 +94,7 @@ def train(
         check_shared(workdir)
         run = _Run(experiment, workdir, notify if first else lambda line: None, fallback, accept, command)
         if run.start < run.experiment.steps:
+            run.ask_teachers()
             # The runtime's own handler of SIGTERM tells all processes; one of Python's would take its place.
             with signals.catching() if alone else contextlib.nullcontext(distributed.preempted) as stopped:
                 reached = run.go_on(stopped)
@@ -173,14 +174,20 @@ class _Run:
             self.start = int(self.state["step"])
             notify(f"continuing from step {self.start:,} of {self.experiment.steps:,}")
 
+    def ask_teachers(self) -> None:
+        """Computes what of a task is computed once; there is nothing to save yet, so a signal ends it at once."""
+        if isinstance(self.inputs, TaskInputs):
+            began, place = time.perf_counter(), sharding.batch_sharding(self.mesh)
+            known = taught(self.experiment, self.inputs, steps.params(self.state), place)
+            self.batches = dataclasses.replace(self.batches, computed=known)
+            if known:
+                self.notify(f"computed what {', '.join(known)} says of all rows in {time.perf_counter() - began:.1f} s")
+
     def go_on(self, stopped: Callable[[], str]) -> int:
         """Trains from the step that was restored to the last one, or until a signal asks to stop; the step reached."""
         experiment, run, place = self.experiment, self.experiment.run, sharding.batch_sharding(self.mesh)
         update = steps.make_train_step(experiment, self.mesh, run.micro_batch * self.mesh.size)
         process, processes = jax.process_index(), jax.process_count()
-        if isinstance(self.inputs, TaskInputs):
-            known = taught(experiment, self.inputs, steps.params(self.state), place)
-            self.batches = dataclasses.replace(self.batches, computed=known)
         number, pending, shapes = self.start, [], set()
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.checkpoints)

@@ -158,6 +158,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists() and len(list(tmp_path.glob(".out.part/*.npy"))) == 2
     with pytest.raises(UserError, match="beginning of another augmentation"):
         run(tmp_path, candidates=2)
+    damaged = min(tmp_path.glob(".out.part/*.npy"))
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:20])
+    with pytest.raises(UserError, match=r"000000.npy is damaged .* remove it"):
+        run(tmp_path)
+    damaged.write_bytes(content)
     calls.clear()
     calls += [1] * 3
     assert (run(tmp_path) / EXAMPLES).read_bytes() == expected

@@ -261,6 +261,13 @@ def test_lines_of_a_file_and_of_a_split_are_predicted_alike_block_by_block(said,
     assert said(*asked) == ""
 
 
+def test_json_is_read_by_its_keys_and_a_brace_is_a_brace(said, models):
+    asked = ("predict", models["sst2"], "--task", "sst2", "--batch", 4)
+    plain = "\n".join(["the old boat", "{the old} boat", "{}{"])
+    mixed = "\n".join(['  {"id": 3, "text": "the old boat"}', "{the old} boat", "{}{"])
+    assert said(*asked, lines=mixed.encode()) == said(*asked, lines=plain.encode()) != ""
+
+
 def test_lines_are_read_as_they_are_predicted(refused, models, monkeypatch):
     monkeypatch.setattr(predict, "BLOCK", 2)
     lines = "\n".join([*TEXTS[:4], "", "a"]).encode()
@@ -278,6 +285,10 @@ def test_lines_are_read_as_they_are_predicted(refused, models, monkeypatch):
         ("mrpc", b"a\tb\tc", "line 2 has 2 tabs"),
         ("mrpc", b"a\t ", "line 2 has an empty second"),
         ("mrpc", b'{"first": "a"', "line 2 begins as JSON does"),
+        ("mrpc", b'{"a":' * 100_000, "line 2 begins as JSON does"),
+        ("sst2", b'{"text": "a", "n": ' + b"1" * 5000 + b"}", "line 2 begins as JSON does"),
+        ("sst2", b'  {"text": 5}', "line 2 has no text 'text'"),
+        ("sst2", b'{"id": 3, "sentence": "a"}', "line 2 has no text 'text'"),
         ("mrpc", b'{"first": "a", "second": 3}', "line 2 has no text 'second'"),
         ("squad", b'{"first": "a", "second": "b"}', "line 2 has no text 'question'"),
         ("squad", b'{"question": "", "context": "b"}', "line 2 has an empty question"),
@@ -340,6 +351,7 @@ def test_a_submission_holds_every_task_that_a_model_is_named_for(said, models, g
         (["sst2=sst2", "--split", "dev", "--input", "x"], "give one of them"),
         (["sst2=sst2", "--input", "x"], "x does not exist"),
         (["sst2", "--split", "test"], "sst2 does not tell whose test split: name the --task"),
+        (["sst2", "--split", "test", "--out", "o.zip"], "sst2 does not tell its task: write TASK=sst2, or give --task"),
         (["sst2=sst2", "--split", "test", "--out", "o.tsv"], "--out o.tsv: GLUE's server takes a .zip"),
         (["sst2", "--task", "sst2", "--length", "25"], "sst2 has 24 positions: choose a --length"),
     ],
@@ -394,7 +406,7 @@ def test_answers_are_scored(said, models, tmp_path):
         (["sst2", "--task", "mrpc"], "tells positive, negative apart, but mrpc is of not_equivalent, equivalent"),
         (["sst2", "--task", "sst2", "--split", "test"], "the test split of sst2 has no labels"),
         (["sst2", "--task", "sst2", "--split", "valid"], "sst2 has no split 'valid'"),
-        (["sst2", "--task", "sst3"], "sst3 is no file and no task"),
+        (["sst2", "--task", "sst3"], "sst3 is no task, and no file in "),
     ],
 )
 def test_what_evaluate_refuses(refused, models, glue, monkeypatch, arguments, match):
@@ -409,6 +421,7 @@ def test_a_run_or_a_sweep_given_for_a_model_is_told_what_to_do(refused, run, mod
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "seed-0").symlink_to(run)
     refused("predict", tmp_path / "sweep", match="holds the runs of a sweep: name one of them, such as .*seed-0")
+    refused("evaluate", tmp_path / "sweep", match="holds the runs of a sweep: name one of them, such as .*seed-0")
 
 
 def test_a_run_is_scored_on_its_own_task_unless_told(refused, run, models):

@@ -59,7 +59,7 @@ def test_the_card_has_what_was_measured(run, tmp_path, tiny_inputs):
     assert f"| Text | {tiny_inputs.corpus.name} |" in card and COMMAND in card
     assert open_corpus(tiny_inputs.corpus).manifest["digest"] in card
     assert f"float32, {(tmp_path / 'model' / 'model.safetensors').stat().st_size:,} bytes" in card
-    assert "Texts longer than 16 pieces must be cut" in card and "up to 20, were not trained" in card
+    assert "Texts longer than 16 pieces must be cut" in card and "left its positions beyond that, up to 20" in card
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "model").model_max_length == 16
     assert f"`{tiny_inputs.teacher}`" in card and "variant `dual`" in card and "60 WordPieces" in card
     student, teacher = (bert.parameter_count(read_run(workdir, role).config) for role in ("student", "teacher"))
@@ -175,7 +175,7 @@ def test_more_positions_are_the_same_ones_again(run, tmp_path):
     assert longer.config == dataclasses.replace(read.config, positions=50) and read.config.positions == 20
     assert all(np.array_equal(table[place], before[place % 20]) for place in range(50))
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "longer").model_max_length == 16
-    assert "positions beyond that, up to 50, were not trained" in (tmp_path / "longer" / "README.md").read_text()
+    assert "positions beyond that, up to 50, as they were" in (tmp_path / "longer" / "README.md").read_text()
     assert check_torch_agrees(tmp_path / "longer", longer.config, longer.params).max() < longer.vocabulary.size
     with pytest.raises(UserError, match="--positions 19: the student has 20 already"):
         export(run[0], tmp_path / "shorter", positions=19)

@@ -5,7 +5,7 @@ import shutil
 
 import huggingface_hub
 import pytest
-from hf_folders import OURS, WEIGHTS, WORDS, same, shard, torch_model
+from hf_folders import OURS, WEIGHTS, WORDS, change_config, same, shard, torch_model
 
 from jaxdistill import hf
 from jaxdistill.data.vocab import write_tokenizer
@@ -64,6 +64,10 @@ def test_a_pickle_is_refused_with_the_way_out(folder):
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"pickle \(pytorch_model.bin\).*AutoModelForMaskedLM.*save_pretrained"):
         hf.read_hf(folder)
+    for named, auto in (("BertForQuestionAnswering", "QuestionAnswering"), (5, "MaskedLM"), ([], "MaskedLM")):
+        change_config(folder, architectures=[named] if isinstance(named, str) else named)
+        with pytest.raises(UserError, match=f"AutoModelFor{auto}.*AutoModelFor{auto}"):
+            hf.read_hf(folder)
     (folder / "pytorch_model.bin").unlink()
     with pytest.raises(UserError, match=r"has no model\.safetensors"):
         hf.read_hf(folder)
@@ -83,7 +87,7 @@ def test_places_that_hold_no_model_are_refused(tmp_path, folder):
         ("./nowhere", "does not exist"),
         ("a/b/c", "does not exist"),
         (folder / WEIGHTS, "is a file: give the folder"),
-        (tmp_path, "config.json does not exist"),
+        (tmp_path, "has no config.json: it is no model folder"),
     ]:
         with pytest.raises(UserError, match=message):
             hf.read_hf(source)

@@ -109,9 +109,14 @@ def test_an_encoder_gets_a_fresh_head_and_a_masked_lm_is_no_fine_tuned_model(tmp
 
 def test_badly_named_classes_and_what_no_class_computes_are_refused(tmp_path):
     fine_tuned(*MODELS[0]).save_pretrained(tmp_path / "theirs")
-    change_config(tmp_path / "theirs", id2label={"0": "a", "2": "b"})
-    with pytest.raises(UserError, match="must name every class from 0 on"):
-        hf.read_task_config(tmp_path / "theirs")
+    for names in ({"0": "a", "2": "b"}, {"0": 1, "1": 2}, {"0": None, "1": "a"}, {}, ["a", "b"], None):
+        change_config(tmp_path / "theirs", id2label=names)
+        with pytest.raises(UserError, match="must name every class from 0 on"):
+            hf.read_task_config(tmp_path / "theirs")
+    for named in (5, {"a": 1}, [], [None], None):
+        change_config(tmp_path / "theirs", architectures=named)
+        with pytest.raises(UserError, match="is of no class: a fine-tuned one ends with"):
+            hf.read_task_config(tmp_path / "theirs")
     relu = dataclasses.replace(CLASSES, pooling="tanh-relu")
     with pytest.raises(UserError, match="no BERT whose pooler ends with tanh-relu: train it with pooling tanh"):
         hf.write_hf(tmp_path / "ours", relu, random_params(relu), None)

@@ -1,6 +1,8 @@
 """The model card says what it was told and nothing else, in the form that the hub reads."""
 
+import ast
 import dataclasses
+import re
 
 import huggingface_hub
 import pytest
@@ -69,7 +71,7 @@ def test_a_full_card_holds_every_fact():
         "jaxdistill train extreme --workdir RUN",
         "jaxdistill 0.1.0, jax 0.10.2",
         "trained on rows of 128 pieces",
-        "Texts longer than 128 pieces must be cut: it was trained on none.",
+        "Texts longer than 128 pieces must be cut: this training had none.",
         "none is stated here",
     ):
         assert fact in card, fact
@@ -86,8 +88,16 @@ def test_a_bare_card_invents_nothing():
 def test_positions_that_did_not_train_are_not_for_use():
     card = model_card(dataclasses.replace(BARE, length=64))
     assert "trained on rows of 64 pieces" in card
-    assert "Texts longer than 64 pieces must be cut: it was trained on none, and its positions beyond that" in card
-    assert "up to 128, were not trained" in card
+    assert "Texts longer than 64 pieces must be cut: this training had none, and left its positions beyond" in card
+    assert "beyond that, up to 128, as they were" in card
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_a_classifier_is_called_with_as_many_texts_as_it_reads(pair):
+    config = dataclasses.replace(CONFIG, mlm=False, pooler=True, classifier=("no", "yes"))
+    card = model_card(dataclasses.replace(BARE, config=config, pair=pair))
+    (call,) = re.findall(r"^use\((.*)\)$", card, re.M)
+    assert list(ast.literal_eval(call)) == ["text", "text_pair"] if pair else isinstance(ast.literal_eval(call), str)
 
 
 def test_the_hub_reads_the_card():

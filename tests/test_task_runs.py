@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import re
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -199,6 +201,22 @@ def test_states_are_kept_where_there_is_room(tasks, teacher, tiny_inputs, tmp_pa
         finish(whole, tmp_path / "run")
 
 
+@pytest.mark.filterwarnings("ignore:.*has no weights for")
+def test_a_signal_is_heard_while_the_teacher_is_asked(tasks, teacher, tiny_inputs, tmp_path, monkeypatch):
+    given = {"teacher": str(teacher), "student": str(tiny_inputs.teacher), "epochs": 1.0, **asked(tasks), **SHORT}
+    experiment = make("tinybert_task", stage=2, **given)
+    numbers, real, said = (signal.SIGTERM, signal.SIGINT), taught.taught, []
+    before, there = [signal.getsignal(number) for number in numbers], []
+
+    def asking(*args):
+        there.append([signal.getsignal(number) for number in numbers])
+        return real(*args)
+
+    monkeypatch.setattr("jaxdistill.train.taught", asking)
+    assert train(experiment, tmp_path / "run", notify=said.append).finished and there == [before]
+    assert any(re.match(r"computed what teacher says of all rows in \d", line) for line in said)
+
+
 def test_states_that_float16_does_not_hold_are_refused():
     scores = np.full((1, 1, 1, 4, 4), 7e4, np.float32)
     with pytest.raises(UserError, match="the teacher's scores are too large to be kept as float16: use --once heads"):
@@ -301,9 +319,9 @@ def test_what_does_not_fit_the_task_is_refused(tasks, teacher, tiny_inputs):
     with pytest.raises(UserError, match="has no pooler"):
         make("finetune", model=str(tiny_inputs.teacher), pooling="relu", **asked(tasks, "spans"))
     stages = {"teacher": str(teacher), "student": str(tiny_inputs.teacher), **asked(tasks)}
-    with pytest.raises(UserError, match="a knob of stage 2 is given"):
+    with pytest.raises(UserError, match="temperature is a knob of stage 2"):
         make("tinybert_task", stage=1, temperature=2.0, **stages)
-    with pytest.raises(UserError, match="a knob of stage 1 is given"):
+    with pytest.raises(UserError, match="attn is a knob of stage 1"):
         make("tinybert_task", stage=2, attn=0.0, **stages)
     with pytest.raises(UserError, match="epochs=0"):
         make("finetune", model=str(tiny_inputs.teacher), epochs=0.0, length=24, **asked(tasks))

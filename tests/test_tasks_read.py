@@ -131,7 +131,7 @@ def test_folders_that_are_not_there(tmp_path):
 
 def test_names_of_nothing():
     for call in (find_task, lambda name: read_split(name, "train")):
-        with pytest.raises(UserError, match=r"sst3 is no file and no task: the tasks are cola, sst2, mrpc, .*squad2"):
+        with pytest.raises(UserError, match=r"sst3 is no task, and no file in .*: the tasks are cola, .*squad2"):
             call("sst3")
     assert splits_of("imdb") == ("train", "test") and splits_of("squad") == ("train", "dev")
     with pytest.raises(UserError, match=r"imdb has no split 'dev': its splits are train, test"):

@@ -46,6 +46,7 @@ def test_squads_files(tmp_path):
         (squad_file(asked(), asked()), "question q1 is there twice"),
         (squad_file(), "holds no questions"),
         (squad_file({"id": "q1", "question": "Who?"}), "is not laid out as SQuAD's files are .KeyError: 'answers'"),
+        (squad_file(asked(), asked("q2", None)), r"laid out as SQuAD's files are after question q1 .\w+Error"),
         (squad_file(asked(question=None)), "is not laid out as SQuAD's files are"),
         (squad_file(asked(question=5)), "is not laid out as SQuAD's files are"),
         (squad_file(asked(answers=[("cat", "4")])), "is not laid out as SQuAD's files are"),

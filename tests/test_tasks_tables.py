@@ -74,6 +74,11 @@ def test_classes_in_alphabetical_order_and_scores(tmp_path):
     assert read_split(str(path), "train").labels.tolist() == [2, 0, 1, 2]
     with pytest.raises(UserError, match=r"line 2 has the label 'no', which is not a number"):
         read_split(str(path), "train", columns="kind=score")
+    with pytest.raises(UserError, match=r"needs no other source"):
+        read_split(str(path), "train", source=str(tmp_path))
+    path.write_text("sentence\tlabel\na\t0.5\nb\t1e39\n")
+    with pytest.raises(UserError, match=r"line 3 has the label '1e39', which is not a number of 32 bits"):
+        read_split(str(path), "train", columns="kind=score")
     path.write_text("sentence\tlabel\na\t0.5\nb\t-1e3\n")
     assert find_task(str(path), columns="kind=score").metrics == ("pearson", "spearman")
     examples = read_split(str(path), "train", columns="kind=score")
@@ -92,6 +97,7 @@ def test_classes_in_alphabetical_order_and_scores(tmp_path):
             "'label' has 30 values in 30 rows: a score to be foretold is asked for with columns kind=score",
         ),
         ("a.jsonl", "[" * 100_000, "line 1 is not JSON"),
+        ("a.jsonl", '{"sentence": "a", "label": ' + "1" * 5000 + "}", "line 1 is not JSON"),
         ("a.tsv", "text\tlabel\na\tx\nb\ty\n", "has no column 'sentence', only 'text', 'label'.*first="),
         ("a.csv", 'sentence,label\na "b",x\n"c,y\n', "a.csv, line 3 is not CSV"),
         ("a.csv", "sentence,label\na,b,x\n", "a.csv, line 2 has 3 fields where 2 are expected"),

@@ -131,7 +131,7 @@ def read_jsonl(path: pathlib.Path) -> Fields:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number} is not JSON ({error}): write one object per line") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number} is not a JSON object: write one object per line")

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from jaxdistill.errors import UserError
 from jaxdistill.tasks.fields import clean
@@ -28,7 +28,8 @@ def read_texts(lines: Iterable[tuple[int, str]], task: Task, where: str) -> Iter
     """The texts of each line, as many as an example of the task has.
 
     Of two, there is a tab between them, or the line is JSON: `first` and `second`, for spans `question` and `context`.
-    One text may be JSON too: {"text": "..."}.
+    One text may be JSON too: {"text": "..."}; but a text that only begins with a brace is a text. Further keys are left
+    alone.
 
     Args:
       lines: numbered lines.
@@ -41,7 +42,8 @@ def read_texts(lines: Iterable[tuple[int, str]], task: Task, where: str) -> Iter
     names = ("question", "context") if task.kind == "spans" else ("first", "second") if task.pair else ("text",)
     for number, line in lines:
         place = f"{where}, line {number}"
-        texts = _of_json(line, names, place) if _is_json(line, task.pair) else tuple(line.split("\t"))
+        row = _json(line, task.pair, place)
+        texts = tuple(line.split("\t")) if row is None else _of_json(row, names, place)
         if len(texts) > 1 and not task.pair:
             of = task.name or "what stands before it"
             raise UserError(f"{place} has a tab, but {of} is of one text a line: write a space instead")
@@ -71,21 +73,26 @@ def settle(task: Task, line: str) -> Task:
     """A task without a name, of which the model's head alone tells, with one text or two as its first line has."""
     if task.name or task.kind == "spans":
         return task
-    return dataclasses.replace(task, pair="\t" in line or (_is_json(line, True) and '"second"' in line))
+    return dataclasses.replace(task, pair="\t" in line or (line.lstrip().startswith("{") and '"second"' in line))
 
 
-def _is_json(line: str, pair: bool) -> bool:
-    """Whether a line is meant as JSON, which has no tab of its own where a program wrote it; texts may have braces."""
-    if not line.startswith("{") or "\t" in line:
-        return False
-    return pair or re.match(r'\{\s*"text"\s*:\s*"', line) is not None
+def _json(line: str, pair: bool, place: str) -> dict[str, Any] | None:
+    """The object that a line is, None for plain text. JSON that a program wrote has no tab of its own.
 
-
-def _of_json(line: str, names: Sequence[str], place: str) -> tuple[str, ...]:
+    Raises:
+      UserError: the line begins as an object does where only an object can, but is none.
+    """
+    if not line.lstrip().startswith("{") or "\t" in line:
+        return None
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place} begins as JSON does, but is not JSON: {error}") from None
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        if pair or re.match(r'\s*\{\s*"text"\s*:', line):
+            raise UserError(f"{place} begins as JSON does, but is not JSON: {error}") from None
+        return None
+
+
+def _of_json(row: dict[str, Any], names: Sequence[str], place: str) -> tuple[str, ...]:
     for name in names:
         if not isinstance(row.get(name), str):
             raise UserError(f"{place} has no text {name!r}: it must have {' and '.join(map(repr, names))}")

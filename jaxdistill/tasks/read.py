@@ -42,6 +42,11 @@ def find_task(name: str, columns: str = "") -> Task:
     return IMDB if name == "imdb" else table_task(_own(name), parse_columns(columns))
 
 
+def is_pair(name: str, columns: str = "") -> bool:
+    """Whether an example of a task is of two texts; a user's own file need not be there."""
+    return find_task(name).pair if name in TASKS else bool(parse_columns(columns).second)
+
+
 def read_split(name: str, split: str, source: str = "", columns: str = "", dev: str = "") -> Examples | Questions:
     """Reads a split of a task. One split is never read for another.
 
@@ -62,6 +67,8 @@ def read_split(name: str, split: str, source: str = "", columns: str = "", dev: 
         if split == "dev" and not dev:
             raise UserError(f"{name} is a training file: name a dev file with the same columns too")
         path, parsed = _own(name), parse_columns(columns)
+        if source:
+            raise UserError(f"source={source}: {name} is a file of your own, which needs no other source")
         return read_table(path if split == "train" else pathlib.Path(dev), table_task(path, parsed), split, parsed)
     if columns or dev:
         raise UserError(f"columns and a dev file are for files of your own: {name} has its own")
@@ -84,6 +91,8 @@ def read_split(name: str, split: str, source: str = "", columns: str = "", dev: 
 
 
 def _own(name: str) -> pathlib.Path:
-    if not pathlib.Path(name).is_file():
-        raise UserError(f"{name} is no file and no task: the tasks are {', '.join(TASKS)}")
-    return pathlib.Path(name)
+    path = pathlib.Path(name)
+    if not path.is_file():
+        place = "" if path.is_absolute() else f" in {pathlib.Path.cwd()}"
+        raise UserError(f"{name} is no task, and no file{place}: the tasks are {', '.join(TASKS)}")
+    return path

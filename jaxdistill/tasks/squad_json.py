@@ -80,10 +80,14 @@ def read_squad(name: str, split: str, source: pathlib.Path) -> Questions:
         path = source
     else:
         raise UserError(f"{source} is not read as the {split} split: name its folder, with a {split}*.json in it")
+    rows = []
     try:
-        rows = list(_questions(files.read_json(path)))
+        for row in _questions(files.read_json(path)):
+            rows.append(row)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not laid out as SQuAD's files are ({type(error).__name__}: {error})") from None
+        after = f" after question {rows[-1].id}" if rows else ""
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} is not laid out as SQuAD's files are{after} ({what})") from None
     if name == "squad2" and all(row.answers for row in rows):
         raise UserError(f"{path} has an answer to every question, as in SQuAD 1.1: ask for the task squad")
     return questions_of(SQUAD[name], split, rows, str(path))

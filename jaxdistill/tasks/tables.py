@@ -177,6 +177,6 @@ def _score(label: str, place: str) -> float:
         score = float(label)
     except ValueError:
         score = math.nan
-    if not math.isfinite(score):
-        raise UserError(f"{place} has the label {label!r}, which is not a number: mend or drop the row")
+    if not abs(score) <= float(np.finfo(np.float32).max):
+        raise UserError(f"{place} has the label {label!r}, which is not a number of 32 bits: mend or drop the row")
     return score

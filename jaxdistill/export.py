@@ -203,7 +203,7 @@ def _facts(found: Trained, name: str, dtype: str, measured: Measured | None) -> 
         corpus_sha256=found.manifest["data"].get("corpus") or found.manifest["data"]["examples"],
         dtype=dtype,
         measured=measured,
-        pair="task" in asked["data"] and is_pair(asked["data"]["task"], asked["data"]["columns"]),
+        pair="task" in asked["data"] and is_pair(asked["data"]["task"], asked["data"].get("columns", "")),
         command=found.manifest.get("command"),
         versions={name: version for name, version in versions.items() if version},
     )

@@ -48,7 +48,7 @@ def theirs(source: str, vocabulary, places, words: np.ndarray, batch: int) -> Ca
         pieces, at = list(places.pieces[places.text[place]]), places.piece[place]
         masked = [*pieces[:at], vocabulary.mask, *pieces[at + 1 :]]
         ids = [vocabulary.cls, *masked, vocabulary.sep, *pieces, vocabulary.sep]
-        pairs.append((ids, len(pieces) + 2, at + 1))
+        pairs.append((ids[: model.config.max_position_embeddings], len(pieces) + 2, at + 1))
     order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0])) if batch > 1 else range(len(pairs))
 
     @torch.inference_mode()

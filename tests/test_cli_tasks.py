@@ -447,6 +447,8 @@ def test_augment_writes_copies_of_the_training_examples(said, refused, models, g
     assert first == [(text, labels[number]) for text, number in zip(chosen.first, chosen.labels, strict=True)]
     assert len(rows) > 3
     refused("augment", *options, "--no-glove", match="more exists already")
+    other = [models["sst2"] if word == models["bert"] else word for word in options]
+    refused("augment", *other, "--no-glove", match="has no mlm head: take a masked-language model, as it was before")
     asked = ("--teacher", models["sst2"], "--task", "sst2", "--source", glue, "--augmented", tmp_path / "more")
     match = "--examples would count augmented copies: leave it out here, and say it to `augment`"
     refused("train", "pkd", *asked, "--examples", 3, "--workdir", tmp_path / "run", match=match)

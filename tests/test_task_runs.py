@@ -14,6 +14,7 @@ import transformers
 
 from jaxdistill import bert, cache, cli, evaluate_task, hf, knobs, sharding, task_head, taught, tree
 from jaxdistill.data.vocab import read_vocabulary
+from jaxdistill.dry_run import dry_run
 from jaxdistill.errors import UserError
 from jaxdistill.export import export, read_run
 from jaxdistill.manifest import read_manifest
@@ -117,6 +118,11 @@ def test_a_fine_tuned_model_says_the_same_in_transformers(kind, tasks, tiny_inpu
         assert scores["accuracy"] == pytest.approx(right)
     card = (tmp_path / "model" / "README.md").read_text()
     assert f"{next(iter(scores.values())):.4g}" in card and "fill-mask" not in card
+
+
+def test_a_dry_run_counts_epochs_whose_last_batch_is_not_full(tasks, teacher, tmp_path):
+    odd = make("finetune", model=str(teacher), epochs=2.0, **asked(tasks) | SHORT | {"batch": 32})
+    assert odd.steps == 4 and dry_run(odd, tmp_path / "dry")[-1].endswith("positions, 2.00 epochs"), "40 rows"
 
 
 def test_a_run_goes_on_from_an_earlier_checkpoint_to_the_same_bits(tasks, teacher, tmp_path):

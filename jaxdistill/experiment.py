@@ -157,8 +157,8 @@ class Experiment:
     def __post_init__(self):
         if self.steps < 1 or self.data.batch < 1:
             raise UserError(f"steps={self.steps} and batch={self.data.batch} must be at least 1")
-        if self.steps >= 2**31:
-            raise UserError("more than 2,147,483,647 steps: so far nothing counts")
+        if max(self.steps, self.data.batch) >= 2**31:
+            raise UserError("steps and batch: at most 2,147,483,647, which is as far as is counted")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: it must be at least 0 and below 2**32")
         if not self.terms:

@@ -70,10 +70,10 @@ def locate(source: str | os.PathLike, revision: str | None, patterns: Sequence[s
 
 
 def check_single(source: str | os.PathLike) -> None:
-    """Raises UserError for the folder of a sweep, which holds runs."""
-    path = pathlib.Path(source)
-    if (path / "seed-0" / manifest.NAME).is_file():
-        raise UserError(f"{source} holds the runs of a sweep: name one of them, such as {path / 'seed-0'}")
+    """Raises UserError for the folder of a sweep, which holds runs, or of a grid, which holds sweeps."""
+    for inside in ("seed-0", "*/seed-0"):
+        if found := sorted(pathlib.Path(source).glob(f"{inside}/{manifest.NAME}")):
+            raise UserError(f"{source} holds the runs of a sweep: name one of them, such as {found[0].parent}")
 
 
 @dataclasses.dataclass(frozen=True)

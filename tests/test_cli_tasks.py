@@ -421,7 +421,8 @@ def test_a_run_or_a_sweep_given_for_a_model_is_told_what_to_do(refused, run, mod
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "seed-0").symlink_to(run)
     refused("predict", tmp_path / "sweep", match="holds the runs of a sweep: name one of them, such as .*seed-0")
-    refused("evaluate", tmp_path / "sweep", match="holds the runs of a sweep: name one of them, such as .*seed-0")
+    for folder in (tmp_path / "sweep", tmp_path):
+        refused("evaluate", folder, match="holds the runs of a sweep: name one of them, such as .*sweep/seed-0")
 
 
 def test_a_run_is_scored_on_its_own_task_unless_told(refused, run, models):

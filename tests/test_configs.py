@@ -152,6 +152,7 @@ def test_a_student_goes_on_at_its_full_length(tiny_inputs, tmp_path):
         ({"learning_rate": -1.0}, "learning_rate=-1.0"),
         ({"teacher_learning_rate": -1.0}, "learning_rate=-1.0"),
         ({"batch": 0}, "batch=0 must be at least 1"),
+        ({"batch": 2**31}, "at most 2,147,483,647"),
         ({"steps": 0}, "steps=0"),
         ({"start": "folder", "neighbours": True}, "neighbours and words are for a random start"),
         ({"teacher": "no/such/folder"}, "no/such/folder does not exist"),

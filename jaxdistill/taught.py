@@ -5,6 +5,7 @@ its head's scores and [CLS] states as float32, states and attention scores of al
 """
 
 import functools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -69,7 +70,11 @@ def sizes(experiment: Experiment, inputs: TaskInputs) -> Iterator[tuple[str, int
 
 
 def taught(
-    experiment: Experiment, inputs: TaskInputs, params: Mapping[str, Any], sharding: jax.sharding.NamedSharding
+    experiment: Experiment,
+    inputs: TaskInputs,
+    params: Mapping[str, Any],
+    sharding: jax.sharding.NamedSharding,
+    notify: Callable[[str], None],
 ) -> dict[str, Read]:
     """For each view that `Experiment.known` names, a function of row numbers and a length to what is known of them.
 
@@ -78,6 +83,7 @@ def taught(
       inputs: what it reads.
       params: the parameters of its models.
       sharding: where the rows lie while they are computed.
+      notify: is told how long that took.
 
     Raises:
       UserError: there is no memory for it; a number is too large for float16.
@@ -95,11 +101,13 @@ def taught(
         whole = isinstance(start, FromHuggingFace) and start.whole
         key = (start, start.contents(), None if whole else experiment.seed, config, rows, length, want)
         if key not in _KEPT:
+            began = time.perf_counter()
             _KEPT.clear()
             batch = -(-32 // sharding.mesh.size) * sharding.mesh.size
             how = {"batch": batch, "sharding": sharding, "want": want, "label": role}
             said = read_rows(config, params[role], rows, inputs.vocabularies[name], length, **how)
             _KEPT[key] = _keep(said, rows.lengths)
+            notify(f"computed what {view} says of {len(rows):,} rows in {time.perf_counter() - began:.1f} s")
         found[view] = functools.partial(_read, _KEPT[key])
     return found
 

@@ -177,11 +177,9 @@ class _Run:
     def ask_teachers(self) -> None:
         """Computes what of a task is computed once; there is nothing to save yet, so a signal ends it at once."""
         if isinstance(self.inputs, TaskInputs):
-            began, place = time.perf_counter(), sharding.batch_sharding(self.mesh)
-            known = taught(self.experiment, self.inputs, steps.params(self.state), place)
+            place = sharding.batch_sharding(self.mesh)
+            known = taught(self.experiment, self.inputs, steps.params(self.state), place, self.notify)
             self.batches = dataclasses.replace(self.batches, computed=known)
-            if known:
-                self.notify(f"computed what {', '.join(known)} says of all rows in {time.perf_counter() - began:.1f} s")
 
     def go_on(self, stopped: Callable[[], str]) -> int:
         """Trains from the step that was restored to the last one, or until a signal asks to stop; the step reached."""
